@@ -1,0 +1,18 @@
+//! Portcullis's policy engine: manifests in, a verdict with its reasons out.
+//!
+//! ```text
+//! document -> resource -> rule -> Cedar policy -> snapshot -> decision
+//! ```
+//!
+//! [`compile`](compile::compile) is the only doorway: command line, webhook and reload all call it,
+//! so what one accepts is what the others run. The engine does no I/O and knows no wire format.
+
+pub mod compile;
+pub mod decision;
+pub mod diagnostic;
+pub mod document;
+pub mod explain;
+pub mod request;
+pub mod resource;
+pub mod settings;
+pub mod snapshot;
