@@ -1,0 +1,7 @@
+//! Request paths: what Envoy makes of a raw one before RBAC sees it, and the templates matched on it.
+
+pub mod normalise;
+pub mod template;
+
+pub use normalise::{InvalidPath, is_stable, normalise, without_query};
+pub use template::{PathTemplate, TemplateError};
