@@ -1,1 +1,7 @@
-//! tests
+//! The harness behind the end-to-end scenarios: real components, the proxy in front, the clients before it.
+//!
+//! Nothing here is installed into the system: components are unpacked under the target folder, pinned by digest,
+//! and every program that is started has a time limit and is ended by its process id.
+
+pub mod component;
+pub mod process;
