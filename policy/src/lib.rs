@@ -7,12 +7,16 @@
 //! [`compile`](compile::compile) is the only doorway: command line, webhook and reload all call it,
 //! so what one accepts is what the others run. The engine does no I/O and knows no wire format.
 
+pub mod attachment;
 pub mod compile;
 pub mod decision;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
 pub mod path;
+pub mod inventory;
+pub mod mesh;
+pub mod peer_authentication;
 pub mod request;
 pub mod resource;
 pub mod settings;

@@ -1,0 +1,279 @@
+//! The service that a waypoint serves: by name, by cluster address, by host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::{ServiceId, canonical, key};
+use crate::resource::Resource;
+
+/// Suffix of cluster-local service names.
+const CLUSTER_SUFFIX: &str = ".svc.cluster.local";
+
+/// Which registry a service stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServiceKind {
+    /// A core Service.
+    Service,
+    /// A networking.istio.io ServiceEntry.
+    ServiceEntry,
+}
+
+impl ServiceKind {
+    /// Lower-case word for `kind/namespace/name`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::ServiceEntry => "serviceentry",
+        }
+    }
+}
+
+/// A service by kind and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceRef<'a> {
+    /// Service or ServiceEntry.
+    pub kind: ServiceKind,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its object name.
+    pub name: &'a str,
+}
+
+impl fmt::Display for ServiceRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
+}
+
+/// How the service was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ServiceFound {
+    /// `portcullis.service` names it.
+    Named,
+    /// The destination's address is one of its cluster addresses.
+    ClusterIp,
+    /// The request's host is one of its names.
+    Host,
+}
+
+impl fmt::Display for ServiceFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Named => "named by `portcullis.service`",
+            Self::ClusterIp => "by its cluster address",
+            Self::Host => "by the request's host",
+        })
+    }
+}
+
+/// What the host of a request says about the service.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ByHost {
+    /// One of these.
+    Known(Vec<ServiceId>),
+    /// A cluster-local name of no service we know.
+    Unknown,
+    /// No name of a service.
+    None,
+}
+
+/// Services and ServiceEntries, indexed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Services {
+    /// Every one is a Service or a ServiceEntry.
+    all: Vec<Arc<Resource>>,
+    by_name: FxHashMap<Box<str>, Vec<ServiceId>>,
+    by_address: FxHashMap<IpAddr, Vec<ServiceId>>,
+    /// Lower-case hosts of ServiceEntries; a wildcard is kept with its `*.`.
+    by_host: FxHashMap<Box<str>, Vec<ServiceId>>,
+}
+
+impl Services {
+    pub(super) fn build(resources: &[Arc<Resource>]) -> Self {
+        let mut built = Self::default();
+        for (resource, index) in resources
+            .iter()
+            .filter(|resource| {
+                matches!(
+                    resource.as_ref(),
+                    Resource::Service(_) | Resource::ServiceEntry(_)
+                )
+            })
+            .zip(0u32..)
+        {
+            let id = ServiceId(index);
+            built.all.push(Arc::clone(resource));
+            match resource.as_ref() {
+                Resource::Service(service) => {
+                    let name = key(&service.meta.namespace, &service.meta.name);
+                    built.by_name.entry(name).or_default().push(id);
+                    for address in &service.cluster_ips {
+                        built
+                            .by_address
+                            .entry(canonical(*address))
+                            .or_default()
+                            .push(id);
+                    }
+                }
+                Resource::ServiceEntry(entry) => {
+                    let name = key(&entry.meta.namespace, &entry.meta.name);
+                    built.by_name.entry(name).or_default().push(id);
+                    for address in &entry.addresses {
+                        built
+                            .by_address
+                            .entry(canonical(*address))
+                            .or_default()
+                            .push(id);
+                    }
+                    for host in &entry.hosts {
+                        let host = host.to_ascii_lowercase().into_boxed_str();
+                        built.by_host.entry(host).or_default().push(id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        built
+    }
+
+    pub(super) fn name(&self, id: ServiceId) -> Option<ServiceRef<'_>> {
+        let (kind, meta) = match self.all.get(id.0 as usize)?.as_ref() {
+            Resource::Service(service) => (ServiceKind::Service, &service.meta),
+            Resource::ServiceEntry(entry) => (ServiceKind::ServiceEntry, &entry.meta),
+            _ => return None,
+        };
+        Some(ServiceRef {
+            kind,
+            namespace: &meta.namespace,
+            name: &meta.name,
+        })
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ServiceId, ServiceRef<'_>)> {
+        (0u32..)
+            .map(ServiceId)
+            .take(self.all.len())
+            .filter_map(|id| Some((id, self.name(id)?)))
+    }
+
+    /// Selector of a core Service.
+    pub(super) fn selector(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Option<&BTreeMap<String, String>> {
+        self.by_name
+            .get(&key(namespace, name))?
+            .iter()
+            .find_map(|id| match self.all.get(id.0 as usize)?.as_ref() {
+                Resource::Service(service) => Some(&service.selector),
+                _ => None,
+            })
+    }
+
+    /// `namespace/name` of either kind, or `service/namespace/name`, `serviceentry/namespace/name`.
+    pub(super) fn named(&self, text: &str) -> Vec<ServiceId> {
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) if name.contains('/') => (Some(kind), name),
+            _ => (None, text),
+        };
+        let mut ids = self.by_name.get(name).cloned().unwrap_or_default();
+        if let Some(kind) = kind {
+            ids.retain(|id| {
+                self.name(*id)
+                    .is_some_and(|service| service.kind.as_str().eq_ignore_ascii_case(kind))
+            });
+        }
+        ids
+    }
+
+    pub(super) fn at(&self, address: IpAddr) -> &[ServiceId] {
+        self.by_address
+            .get(&canonical(address))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Looks a request's host up. `namespace` is the waypoint's: a bare `svc` is taken there.
+    pub(super) fn by_host(&self, host: &str, namespace: &str) -> ByHost {
+        let host = without_port(host).to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        if host.is_empty() {
+            return ByHost::None;
+        }
+        if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
+            return known(self.at(address).to_vec());
+        }
+        let mut ids = self.by_host.get(host).cloned().unwrap_or_default();
+        let qualified = host
+            .strip_suffix(CLUSTER_SUFFIX)
+            .or_else(|| host.strip_suffix(".svc"));
+        let local = qualified.unwrap_or(host);
+        let name = match local.split_once('.') {
+            Some((name, namespace)) => key(namespace, name),
+            None if qualified.is_none() => key(namespace, local),
+            None => {
+                return if ids.is_empty() {
+                    ByHost::Unknown
+                } else {
+                    ByHost::Known(ids)
+                };
+            }
+        };
+        ids.extend(
+            self.by_name
+                .get(&name)
+                .into_iter()
+                .flatten()
+                .copied()
+                .filter(|id| {
+                    self.name(*id)
+                        .is_some_and(|service| service.kind == ServiceKind::Service)
+                }),
+        );
+        if ids.is_empty() {
+            ids = self.by_wildcard(host);
+        }
+        match known(ids) {
+            ByHost::None if qualified.is_some() => ByHost::Unknown,
+            found => found,
+        }
+    }
+
+    /// The longest wildcard host that covers `host`.
+    fn by_wildcard(&self, host: &str) -> Vec<ServiceId> {
+        let suffixes = host
+            .match_indices('.')
+            .filter_map(|(dot, _)| host.get(dot..));
+        suffixes
+            .filter_map(|suffix| self.by_host.get(format!("*{suffix}").as_str()))
+            .next()
+            .cloned()
+            .unwrap_or_default()
+    }
+}
+
+fn known(ids: Vec<ServiceId>) -> ByHost {
+    if ids.is_empty() {
+        ByHost::None
+    } else {
+        ByHost::Known(ids)
+    }
+}
+
+/// A host without its port; an IPv6 address keeps its brackets.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit())
+                && (name.ends_with(']') || !name.contains(':')) =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
