@@ -4,4 +4,6 @@
 //! and every program that is started has a time limit and is ended by its process id.
 
 pub mod component;
+pub mod corpus;
+pub mod naive;
 pub mod process;
