@@ -11,6 +11,7 @@
 //! without a copy. Every step is one pass: the time is linear in the path's length.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 
 use crate::resource::PathNormalization;
 
@@ -33,6 +34,9 @@ pub enum InvalidPath {
     /// Neither `/...` nor an absolute `http://` or `https://` URL.
     #[error("the path starts neither with `/` nor with `http://` or `https://`")]
     NotAbsolute,
+    /// An absolute URL whose `host:port` cannot be read.
+    #[error("the absolute URL in place of the path has no readable host and port")]
+    Authority,
     /// Nothing at all.
     #[error("the path is empty")]
     Empty,
@@ -44,9 +48,9 @@ pub enum InvalidPath {
 /// What Envoy answers with 400 or 404 before any filter runs.
 pub fn normalise(raw: &str, mode: PathNormalization) -> Result<Cow<'_, str>, InvalidPath> {
     check_octets(raw)?;
-    let origin = origin_form(raw)?;
-    let origin = origin.split_once('#').map_or(origin, |(kept, _)| kept);
-    let (path, query) = split_query(origin);
+    let (_, origin) = split_absolute(raw)?;
+    let (origin, _fragment) = split_before(origin, ['#']);
+    let (path, query) = split_before(origin, ['?']);
     let normal = match mode {
         PathNormalization::None => return Ok(Cow::Borrowed(origin)),
         PathNormalization::Base => rfc3986(Cow::Borrowed(path))?,
@@ -69,7 +73,14 @@ pub fn is_stable(path: &str, mode: PathNormalization) -> bool {
 /// The part of a `:path` that path rules match: everything before the first `?` or `#`.
 #[must_use]
 pub fn without_query(path: &str) -> &str {
-    path.split(['?', '#']).next().unwrap_or(path)
+    split_before(path, ['?', '#']).0
+}
+
+/// The authority that a target in absolute form names, without user information: Envoy puts it in
+/// place of the Host header. `None` for a plain path and for what [`normalise`] refuses.
+#[must_use]
+pub fn authority(raw: &str) -> Option<&str> {
+    check_octets(raw).and_then(|()| split_absolute(raw)).ok()?.0
 }
 
 fn check_octets(raw: &str) -> Result<(), InvalidPath> {
@@ -83,19 +94,20 @@ fn check_octets(raw: &str) -> Result<(), InvalidPath> {
     }
 }
 
-/// `http://host/path` as `/path`; a path is left alone.
-fn origin_form(raw: &str) -> Result<&str, InvalidPath> {
+/// `/path`, and the authority where `raw` is `http://authority/path`.
+fn split_absolute(raw: &str) -> Result<(Option<&str>, &str), InvalidPath> {
     if raw.is_empty() {
         return Err(InvalidPath::Empty);
     }
     if raw.starts_with('/') {
-        return Ok(raw);
+        return Ok((None, raw));
     }
     let rest = strip_scheme(raw).ok_or(InvalidPath::NotAbsolute)?;
-    let start = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest.get(start..).filter(|_| start > 0) {
-        Some("") => Ok("/"),
-        Some(path) if path.starts_with('/') => Ok(path),
+    let (authority, path) = split_before(rest, ['/', '?', '#']);
+    let host = host_of(authority).ok_or(InvalidPath::Authority)?;
+    match path {
+        "" => Ok((Some(host), "/")),
+        path if path.starts_with('/') => Ok((Some(host), path)),
         _ => Err(InvalidPath::NotAbsolute),
     }
 }
@@ -107,10 +119,33 @@ fn strip_scheme(raw: &str) -> Option<&str> {
     })
 }
 
-/// Path and query, the `?` with the query.
-fn split_query(path: &str) -> (&str, &str) {
-    let at = path.find('?').unwrap_or(path.len());
-    path.split_at_checked(at).unwrap_or((path, ""))
+/// `host[:port]` of `[userinfo@]host[:port]`, if Envoy's URL parser takes it.
+fn host_of(authority: &str) -> Option<&str> {
+    let is_userinfo = |o: u8| o.is_ascii_alphanumeric() || b"-_.!~*'()%;:&=+$,".contains(&o);
+    let is_host = |o: u8| o.is_ascii_alphanumeric() || matches!(o, b'-' | b'.');
+    let host_port = match authority.split_once('@') {
+        Some((user, host_port)) => Some(host_port).filter(|_| user.bytes().all(is_userinfo))?,
+        None => authority,
+    };
+    let port = if let Some(bracketed) = host_port.strip_prefix('[') {
+        let (address, port) = bracketed.split_once(']')?;
+        address.parse::<Ipv6Addr>().ok()?;
+        port
+    } else {
+        let (host, port) = split_before(host_port, [':']);
+        Some(port).filter(|_| !host.is_empty() && host.bytes().all(is_host))?
+    };
+    let valid = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|n| n.bytes().all(|o| o.is_ascii_digit()) && n.parse::<u16>().is_ok());
+    valid.then_some(host_port)
+}
+
+/// `text` cut before the first of `ends`.
+fn split_before<const N: usize>(text: &str, ends: [char; N]) -> (&str, &str) {
+    let at = text.find(ends).unwrap_or(text.len());
+    text.split_at_checked(at).unwrap_or((text, ""))
 }
 
 /// `%2F` and `%5C` decoded once, wherever they are.
@@ -144,10 +179,13 @@ fn decode_slashes(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// Runs of `/` become one.
+/// Runs of `/` become one; but a path of two or more slashes and nothing else becomes `//`.
 fn merge_slashes(path: Cow<'_, str>) -> Cow<'_, str> {
     if !path.contains("//") {
         return path;
+    }
+    if path.bytes().all(|octet| octet == b'/') {
+        return Cow::Owned("//".to_owned());
     }
     let mut out = String::with_capacity(path.len());
     for c in path.chars() {
