@@ -184,3 +184,6 @@ impl Referent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,3 +237,6 @@ fn set_by(policy: &PeerAuthentication, field: String) -> SetBy {
         at: policy.meta.at.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;
