@@ -3,6 +3,7 @@
 //! Nothing here is installed into the system: components are unpacked under the target folder, pinned by digest,
 //! and every program that is started has a time limit and is ended by its process id.
 
+pub mod cargo;
 pub mod component;
 pub mod corpus;
 pub mod naive;
