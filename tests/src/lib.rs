@@ -5,6 +5,8 @@
 
 pub mod cargo;
 pub mod component;
+pub mod convert;
 pub mod corpus;
+pub mod generate;
 pub mod naive;
 pub mod process;

@@ -14,6 +14,7 @@
 )]
 
 pub mod address;
+pub mod ambient;
 pub mod attach;
 pub mod claims;
 pub mod identity;

@@ -66,12 +66,12 @@ pub fn applies(policy: &Value, world: &World) -> bool {
     if world.target == Target::Ztunnel {
         return refs.is_empty() && selected(policy, world);
     }
-    let Some(gateway) = world.workload.labels.get(GATEWAY_NAME) else {
-        return refs.is_empty() && selected(policy, world);
-    };
     if refs.is_empty() {
         return world.target != Target::Waypoint && selected(policy, world);
     }
+    let Some(gateway) = world.workload.labels.get(GATEWAY_NAME) else {
+        return false;
+    };
     refs.iter()
         .any(|reference| refers(reference, home, gateway, world))
 }

@@ -2,25 +2,24 @@
 
 use serde_json::Value;
 
-use super::{Facts, Target, World, attach};
+use super::{Facts, Target, World, ambient, attach};
 
 /// Whether the connection is refused for want of an identity.
 #[must_use]
 pub fn refuses(world: &World, facts: &Facts) -> bool {
     let named = !facts.uri_sans.is_empty() || !facts.dns_sans.is_empty() || facts.subject.is_some();
     match world.target {
-        Target::Sidecar | Target::Ztunnel => {
-            mode(world, facts.destination_port) == "STRICT" && !named
-        }
+        Target::Sidecar => mode(world, facts.destination_port) == "STRICT" && !named,
+        Target::Ztunnel => ambient::refuses(world, facts),
         Target::Waypoint => !named,
         Target::Gateway => false,
     }
 }
 
-/// The mode in force on a port: `STRICT`, `PERMISSIVE` or `DISABLE`.
+/// The mode in force on a sidecar's port: `STRICT`, `PERMISSIVE` or `DISABLE`.
 #[must_use]
 pub fn mode(world: &World, port: Option<u16>) -> String {
-    if !matches!(world.target, Target::Sidecar | Target::Ztunnel) {
+    if world.target != Target::Sidecar {
         return "PERMISSIVE".to_owned();
     }
     let mut mode = "PERMISSIVE".to_owned();
@@ -46,11 +45,7 @@ pub fn mode(world: &World, port: Option<u16>) -> String {
         let ports = &policy["spec"]["portLevelMtls"];
         set_mode(&ports[port.to_string().as_str()])
     });
-    let mode = per_port.map_or(mode, str::to_owned);
-    if world.target == Target::Ztunnel && mode == "DISABLE" {
-        return "PERMISSIVE".to_owned();
-    }
-    mode
+    per_port.map_or(mode, str::to_owned)
 }
 
 fn wide(policy: &Value) -> bool {
@@ -62,7 +57,8 @@ fn set_mode(mtls: &Value) -> Option<&str> {
 }
 
 /// The oldest PeerAuthentication that applies and passes; ties go by name, then namespace.
-fn oldest(world: &World, passes: impl Fn(&Value) -> bool) -> Option<&Value> {
+#[must_use]
+pub fn oldest(world: &World, passes: impl Fn(&Value) -> bool) -> Option<&Value> {
     let text =
         |policy: &Value, field: &str| policy["metadata"][field].as_str().unwrap_or("").to_owned();
     world

@@ -91,7 +91,7 @@ fn source(source: &Value, home: &str, facts: &Facts) -> Option<bool> {
         }),
         both("serviceAccounts", "notServiceAccounts", &|value| {
             let (namespace, account) = value.split_once('/').unwrap_or((home, value));
-            Ok(parsed(facts).is_some_and(|(_, ns, sa)| ns == namespace && sa == account))
+            Ok(identity(facts).is_some_and(|(_, ns, sa)| ns == namespace && sa == account))
         }),
         both("ipBlocks", "notIpBlocks", &|value| {
             address::in_block(value, facts.source_ip)
@@ -127,7 +127,8 @@ fn port(value: &str, facts: &Facts) -> Result<bool, ()> {
 }
 
 /// Trust domain, namespace and service account of a SPIFFE ID in Istio's form.
-fn parsed(facts: &Facts) -> Option<(&str, &str, &str)> {
+#[must_use]
+pub fn identity(facts: &Facts) -> Option<(&str, &str, &str)> {
     let id = facts.uri_sans.first()?.strip_prefix("spiffe://")?;
     match id.split('/').collect::<Vec<_>>()[..] {
         [domain, "ns", namespace, "sa", account] => Some((domain, namespace, account)),
@@ -136,12 +137,12 @@ fn parsed(facts: &Facts) -> Option<(&str, &str, &str)> {
 }
 
 fn principal(value: &str, facts: &Facts) -> bool {
-    parsed(facts).is_some_and(|(domain, namespace, account)| {
+    identity(facts).is_some_and(|(domain, namespace, account)| {
         string_match(value, &format!("{domain}/ns/{namespace}/sa/{account}"))
     })
 }
 
 fn namespace(value: &str, facts: &Facts) -> bool {
-    let namespace = parsed(facts).map_or("", |(_, namespace, _)| namespace);
+    let namespace = identity(facts).map_or("", |(_, namespace, _)| namespace);
     string_match(value, namespace)
 }
