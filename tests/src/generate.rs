@@ -7,6 +7,7 @@
 )]
 
 mod policy;
+mod pools;
 mod request;
 
 use std::collections::BTreeMap;

@@ -31,10 +31,12 @@ fn generator_reaches_every_outcome() {
             let mut count = |what: String| *seen.entry(what).or_default() += 1;
             let protocol = if facts.http.is_some() { "http" } else { "tcp" };
             count(format!("{protocol} {}", answer.enforced.reason));
-            count(format!(
-                "{:?} {}",
-                scenario.world.target, answer.enforced.allow
-            ));
+            let verdict = if answer.enforced.allow {
+                "allow"
+            } else {
+                "deny"
+            };
+            count(format!("{:?} {verdict}", scenario.world.target));
             if !answer.enforced.audit.is_empty() {
                 count("audit".to_owned());
             }

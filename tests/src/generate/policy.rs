@@ -6,110 +6,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Map, Value, json};
 
+use super::pools::{
+    ACCOUNTS, BLOCKS, HOSTS, ISSUERS, METHODS, NAMESPACES, PATHS, PORTS, PRINCIPALS, SNI,
+    TEMPLATES, TRUST_DOMAINS, WORDS,
+};
 use super::{field, pattern};
-
-const PRINCIPALS: &[&str] = &[
-    "cluster.local/ns/foo/sa/a",
-    "td1/ns/foo/sa/a",
-    "old-td/ns/bar/sa/b",
-    "new-td/ns/foo/sa/b",
-    "foreign.io/ns/foo/sa/a",
-    "cluster.local/ns/foo-bar/sa/a-b",
-    "*-td/ns/foo/sa/a",
-    "cl*/ns/foo/sa/a",
-    "*/ns/foo/sa/a",
-    "spiffe://cluster.local/ns/foo/sa/a",
-    "client.foo.example",
-    "CN=client-a",
-];
-const NAMESPACES: &[&str] = &["foo", "bar", "foo-bar", "f.o", "root-ns", "f*o", "*"];
-const ACCOUNTS: &[&str] = &[
-    "a",
-    "b",
-    "foo/a",
-    "bar/b",
-    "foo-bar/a-b",
-    "foo/extra",
-    "bar/a.b",
-];
-const TRUST_DOMAINS: &[&str] = &[
-    "cluster.local",
-    "td1",
-    "old-td",
-    "new-td",
-    "foreign.io",
-    "cluster.local.evil",
-];
-const ISSUERS: &[&str] = &[
-    "iss1/sub1",
-    "iss1/sub2",
-    "https://idp.example/a/sub1",
-    "iss2/*",
-    "*/sub1",
-    "*1/sub1",
-    "iss1",
-    "*",
-    "iss1/",
-    "/sub1",
-];
-const BLOCKS: &[&str] = &[
-    "10.1.1.1",
-    "10.1.0.0/16",
-    "10.1.1.5/24",
-    "0.0.0.0/0",
-    "::/0",
-    "192.168.5.5/32",
-    "2001:db8::/32",
-    "2001:db8::5",
-    "::ffff:10.1.1.1",
-    "::ffff:0:0/96",
-    "203.0.113.0/25",
-    "10.1.1.1/31",
-    "10.0.0.0/08",
-    "bad",
-];
-const PORTS: &[&str] = &["8080", "9000", "80", "08080", "0", "65535", "99999", "http"];
-const HOSTS: &[&str] = &[
-    "example.com",
-    "Example.COM",
-    "example.com:8080",
-    "example.com:*",
-    "*.example.com",
-    "[2001:db8::1]",
-    "foo.svc",
-];
-const METHODS: &[&str] = &["GET", "POST", "DELETE", "get", "PATCH"];
-const PATHS: &[&str] = &[
-    "/",
-    "/a",
-    "/a/b",
-    "/admin",
-    "/admin/",
-    "/api/x/items",
-    "/api/v1/items",
-    "/a?x=1",
-    "//a",
-    "/A",
-    "/a%2Fb",
-    "/a;v=1",
-];
-const TEMPLATES: &[&str] = &[
-    "/{*}",
-    "/{**}",
-    "/a/{*}",
-    "/a/{**}",
-    "/api/{*}/items",
-    "/{*}/{*}",
-    "/{*}/b/{**}",
-    "/api/{**}/items",
-    "/admin/{**}",
-    "/a/{*}/",
-    "/*/{*}",
-];
-const SNI: &[&str] = &["example.com", "api.example.com", "Example.com", "foo.svc"];
-const WORDS: &[&str] = &[
-    "v1", "v2", "V1", "", "a,b", "v", "admin", "g1", "c", "read", "p1", "5", "true",
-];
 
 /// A few policies of every kind, each with a name of its own.
 pub(super) fn policies(refers: f64) -> impl Strategy<Value = Vec<Value>> {
