@@ -1,1 +1,4 @@
-//! policies
+//! Data that ships with Portcullis: the Cedar schema, example manifests and their decision cases.
+
+/// The Cedar schema, in Cedar's own syntax.
+pub const SCHEMA: &str = include_str!("../schema.cedarschema");

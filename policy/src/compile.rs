@@ -1,9 +1,23 @@
 //! The one doorway: documents and settings in, a snapshot or every diagnostic out.
 
-use crate::diagnostic::Diagnostic;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use cedar_policy_core::{ast, pst};
+use rustc_hash::FxHashMap;
+
+use crate::cedar::context::Uids;
+use crate::cedar::{emit, schema};
+use crate::diagnostic::{Diagnostic, Location, Severity};
 use crate::document::SourceText;
+use crate::inventory::Inventory;
+use crate::mesh::Mesh;
+use crate::model::{Dialect, Rule};
+use crate::policy_set::{Policy, PolicySet};
+use crate::resource::{Metadata, Resource};
 use crate::settings::Settings;
-use crate::snapshot::Snapshot;
+use crate::shim::{self as resource, self as lint, FileResources};
+use crate::snapshot::{Parts, Snapshot};
 
 /// The input of a compilation.
 #[derive(Clone, Debug, Default)]
@@ -16,7 +30,11 @@ pub struct Documents {
 
 /// Compiles a set again and again, keeping what did not change.
 #[derive(Debug, Default)]
-pub struct Compiler {}
+pub struct Compiler {
+    files: FxHashMap<Arc<str>, (SourceText, Arc<FileResources>)>,
+    policies: FxHashMap<usize, (Arc<Policy>, Vec<Diagnostic>)>,
+    mesh: Option<Mesh>,
+}
 
 impl Compiler {
     /// Compiles `documents`; files with the same bytes as last time are not read again.
@@ -25,14 +43,135 @@ impl Compiler {
     /// Every diagnostic of the set, warnings and notes included, when at least one is an error.
     pub fn compile(
         &mut self,
-        _documents: &Documents,
-        _settings: &Settings,
+        documents: &Documents,
+        settings: &Settings,
     ) -> Result<Snapshot, Vec<Diagnostic>> {
-        Ok(Snapshot {
-            revision: String::new(),
-            diagnostics: Vec::new(),
-        })
+        let base = self.read(&documents.base);
+        let candidate = match &documents.candidate {
+            None => None,
+            Some(proposed) => {
+                let proposed = self.read(proposed);
+                let together = overlay(&base, &proposed);
+                let revision =
+                    revision(&documents.base, Some(proposed_sources(documents)), settings);
+                Some(Arc::new(
+                    self.snapshot(&together, settings, revision, None)?,
+                ))
+            }
+        };
+        let revision = revision(&documents.base, None, settings);
+        self.snapshot(&base, settings, revision, candidate)
     }
+
+    /// Reads every file, or takes what it was read to last time.
+    fn read(&mut self, sources: &[SourceText]) -> Vec<Arc<FileResources>> {
+        sources
+            .iter()
+            .map(|source| {
+                if let Some((before, read)) = self.files.get(&source.file)
+                    && (Arc::ptr_eq(&before.bytes, &source.bytes) || before.bytes == source.bytes)
+                {
+                    return Arc::clone(read);
+                }
+                let read = Arc::new(resource::read(source));
+                self.files.insert(
+                    Arc::clone(&source.file),
+                    (source.clone(), Arc::clone(&read)),
+                );
+                read
+            })
+            .collect()
+    }
+
+    fn snapshot(
+        &mut self,
+        files: &[Arc<FileResources>],
+        settings: &Settings,
+        revision: String,
+        candidate: Option<Arc<Snapshot>>,
+    ) -> Result<Snapshot, Vec<Diagnostic>> {
+        let resources: Vec<Arc<Resource>> = files
+            .iter()
+            .flat_map(|f| f.resources.iter().cloned())
+            .collect();
+        let mut diagnostics: Vec<Diagnostic> = files
+            .iter()
+            .flat_map(|f| f.diagnostics.iter().cloned())
+            .collect();
+        let (mesh, notes) = Mesh::resolve(&resources, settings);
+        diagnostics.extend(notes);
+        let mut trust_domains = vec![mesh.trust_domain.clone()];
+        trust_domains.extend(mesh.trust_domain_aliases.iter().cloned());
+        diagnostics.extend(lint::lint(&resources, &mesh.root_namespace, &trust_domains));
+        let policies = self.lower(&resources, &mesh, &mut diagnostics);
+        let uids = Uids::new().map_err(|e| vec![defect(&e, Location::default())])?;
+        let refused = diagnostics
+            .iter()
+            .any(|d| d.is_error() && !(settings.accept_invalid && bypasses_webhook(d.code)));
+        if refused {
+            return Err(diagnostics);
+        }
+        let inventory = Inventory::build(&resources, &mesh, settings);
+        let set = PolicySet::new(policies, Vec::new(), &resources, &mesh);
+        Ok(Snapshot::new(Parts {
+            revision,
+            diagnostics,
+            mesh,
+            inventory,
+            set,
+            uids,
+            custom_providers: settings.custom_providers.clone(),
+            serving: settings.serving,
+            memo: true,
+            candidate,
+        }))
+    }
+
+    /// Lowers every AuthorizationPolicy and validates its Cedar, or takes what that came to last time.
+    fn lower(
+        &mut self,
+        resources: &[Arc<Resource>],
+        mesh: &Mesh,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Vec<Arc<Policy>> {
+        if self.mesh.as_ref() != Some(mesh) {
+            self.policies.clear();
+            self.mesh = Some(mesh.clone());
+        }
+        let mut known = FxHashMap::default();
+        let mut lowered = Vec::new();
+        for resource in resources {
+            let key = Arc::as_ptr(resource) as usize;
+            let entry = match self.policies.remove(&key) {
+                Some(entry) => entry,
+                None => match Policy::of(resource, mesh) {
+                    Some(policy) => {
+                        let refused = validate(&policy);
+                        (Arc::new(policy), refused)
+                    }
+                    None => continue,
+                },
+            };
+            diagnostics.extend(entry.1.iter().cloned());
+            lowered.push(Arc::clone(&entry.0));
+            known.insert(key, entry);
+        }
+        self.policies = known;
+        lowered
+    }
+}
+
+/// Code: a generated policy that strict validation refuses.
+pub const INTERNAL: &str = "PC0900";
+
+/// True for what Istio's schema or webhook refuses in a policy that can be read all the same; what
+/// cannot be read cannot bypass anything.
+fn bypasses_webhook(code: &str) -> bool {
+    matches!(code.get(..4), Some("PC01" | "PC02" | "PC03")) || ("PC0024".."PC0040").contains(&code)
+}
+
+fn proposed_sources(documents: &Documents) -> &[SourceText] {
+    documents.candidate.as_deref().unwrap_or_default()
 }
 
 /// Compiles `documents` once.
@@ -41,4 +180,103 @@ impl Compiler {
 /// Every diagnostic of the set, warnings and notes included, when at least one is an error.
 pub fn compile(documents: &Documents, settings: &Settings) -> Result<Snapshot, Vec<Diagnostic>> {
     Compiler::default().compile(documents, settings)
+}
+
+/// Emits every rule and validates it strictly. A refusal is a defect of ours, and still refuses the
+/// set: a policy that errors would be skipped by Cedar.
+fn validate(policy: &Policy) -> Vec<Diagnostic> {
+    let mut set = ast::PolicySet::new();
+    let mut at = Location::default();
+    let mut refused = Vec::new();
+    let dialects = [Dialect::Http, Dialect::Tcp, Dialect::Ztunnel];
+    for rule in dialects.iter().flat_map(|d| &policy.lowered(*d).rules) {
+        at.clone_from(&rule.at);
+        if let Err(why) = add(&mut set, rule) {
+            refused.push(defect(&why, rule.at.clone()));
+        }
+    }
+    if let Err(errors) = schema::validate(&set) {
+        refused.extend(
+            errors
+                .into_iter()
+                .map(|e| defect(&e.to_string(), at.clone())),
+        );
+    }
+    refused
+}
+
+fn add(set: &mut ast::PolicySet, rule: &Rule) -> Result<(), String> {
+    let policy = emit::policy(rule).map_err(|e| e.to_string())?;
+    let policy = ast::Policy::try_from(pst::Policy::Static(policy)).map_err(|e| e.to_string())?;
+    set.add(policy).map_err(|e| e.to_string())
+}
+
+fn defect(why: &str, at: Location) -> Diagnostic {
+    Diagnostic::new(
+        INTERNAL,
+        Severity::Error,
+        at,
+        format!("the generated Cedar policy is refused: {why}"),
+    )
+    .with_hint("this is a defect of Portcullis: please report it with the manifest")
+}
+
+/// The resources of `base` with those of `proposed` in the place of their namesakes.
+fn overlay(
+    base: &[Arc<FileResources>],
+    proposed: &[Arc<FileResources>],
+) -> Vec<Arc<FileResources>> {
+    let replaced: std::collections::HashSet<_> = proposed
+        .iter()
+        .flat_map(|f| &f.resources)
+        .filter_map(|r| identity(r))
+        .collect();
+    let kept = base.iter().map(|file| {
+        let keep = |r: &&Arc<Resource>| !identity(r).is_some_and(|id| replaced.contains(&id));
+        if file.resources.iter().all(|r| keep(&r)) {
+            return Arc::clone(file);
+        }
+        Arc::new(FileResources {
+            resources: file.resources.iter().filter(keep).cloned().collect(),
+            diagnostics: file.diagnostics.clone(),
+        })
+    });
+    kept.chain(proposed.iter().cloned()).collect()
+}
+
+/// Kind, namespace and name of what a proposal can replace.
+fn identity(resource: &Resource) -> Option<(&'static str, &str, &str)> {
+    fn of<'m>(kind: &'static str, meta: &'m Metadata) -> (&'static str, &'m str, &'m str) {
+        (kind, &meta.namespace, &meta.name)
+    }
+    Some(match resource {
+        Resource::AuthorizationPolicy(r) => of("AuthorizationPolicy", &r.meta),
+        Resource::PeerAuthentication(r) => of("PeerAuthentication", &r.meta),
+        Resource::RequestAuthentication(r) => of("RequestAuthentication", &r.meta),
+        Resource::MeshConfig(_) => ("MeshConfig", "", ""),
+        Resource::Namespace(meta) => of("Namespace", meta),
+        Resource::ServiceAccount(meta) => of("ServiceAccount", meta),
+        Resource::Workload(w) => (w.kind.as_str(), &w.namespace, &w.name),
+        Resource::Service(r) => of("Service", &r.meta),
+        Resource::EndpointSlice(r) => of("EndpointSlice", &r.meta),
+        Resource::ServiceEntry(r) => of("ServiceEntry", &r.meta),
+        Resource::Gateway(r) => of("Gateway", &r.meta),
+        Resource::GatewayClass(r) => of("GatewayClass", &r.meta),
+        Resource::IstioGateway(r) => of("networking.istio.io/Gateway", &r.meta),
+        Resource::Cedar(file) => ("Cedar", "", &file.file),
+    })
+}
+
+/// Equal documents and settings, equal revision; 16 hexadecimal digits.
+fn revision(base: &[SourceText], proposed: Option<&[SourceText]>, settings: &Settings) -> String {
+    let mut hasher = DefaultHasher::new();
+    for sources in [Some(base), proposed] {
+        for source in sources.unwrap_or_default() {
+            source.file.hash(&mut hasher);
+            source.bytes.hash(&mut hasher);
+        }
+        0xffu8.hash(&mut hasher);
+    }
+    format!("{settings:?}").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }

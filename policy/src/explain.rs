@@ -1,9 +1,13 @@
 //! A decision told to a person: what applied, in order, what matched or failed, field by field.
 
+mod story;
+
 use serde::Serialize;
 
 use crate::decision::Decision;
 use crate::diagnostic::Location;
+
+pub(crate) use story::explain;
 
 /// How one rule fared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

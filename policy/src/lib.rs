@@ -8,18 +8,30 @@
 //! so what one accepts is what the others run. The engine does no I/O and knows no wire format.
 
 pub mod attachment;
+pub mod cedar;
 pub mod compile;
+pub mod decide;
 pub mod decision;
 pub mod diagnostic;
 pub mod document;
 pub mod explain;
+pub mod facts;
+pub mod index;
 pub mod inventory;
+pub mod lower;
 pub mod mesh;
+pub mod model;
 pub mod path;
 pub mod peer_authentication;
+pub mod policy_set;
 pub mod request;
 pub mod request_authentication;
 pub mod resource;
 pub mod settings;
+pub mod shim;
+pub mod slice;
+pub mod slices;
 pub mod snapshot;
 pub mod text;
+pub mod user;
+pub mod worker;

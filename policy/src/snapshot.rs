@@ -1,11 +1,24 @@
 //! A snapshot: an immutable, revisioned set of compiled policies and the inventory behind them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::decision::{Decision, Reason};
+use crate::cedar::context::Uids;
+use crate::cedar::translate;
+use crate::decide;
+use crate::decision::{Decision, DryRun, Shadow};
 use crate::diagnostic::{Diagnostic, Location};
-use crate::explain::Explanation;
+use crate::explain::{self, Explanation};
+use crate::inventory::{Candidate, Inventory};
+use crate::mesh::Mesh;
+use crate::model::Dialect;
+use crate::policy_set::PolicySet;
 use crate::request::Request;
+use crate::settings::CustomProvider;
+use crate::slice::Slice;
+use crate::slices::Slices;
+use crate::worker;
 
 /// One generated or user-written Cedar policy with its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,56 +31,140 @@ pub struct TranslatedPolicy {
     pub cedar: String,
 }
 
+/// What a snapshot is made of; [`Compiler`](crate::compile::Compiler) fills it.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub revision: String,
+    pub diagnostics: Vec<Diagnostic>,
+    pub mesh: Mesh,
+    pub inventory: Inventory,
+    pub set: PolicySet,
+    pub uids: Uids,
+    pub custom_providers: BTreeMap<String, CustomProvider>,
+    pub serving: bool,
+    pub memo: bool,
+    /// The proposed set, compiled whole.
+    pub candidate: Option<Arc<Snapshot>>,
+}
+
 /// Compiled policies with the inventory they apply to. Never changes; reload makes another.
 #[derive(Debug)]
 pub struct Snapshot {
-    pub(crate) revision: String,
-    pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Tells snapshots of one process apart; workers keep their state by it.
+    serial: u64,
+    parts: Parts,
+    slices: Slices,
 }
 
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 impl Snapshot {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let slices = Slices::ahead(&parts.inventory, &parts.set, &parts.mesh);
+        Self {
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
+            parts,
+            slices,
+        }
+    }
+
     /// Names the content: equal documents and settings give equal revisions.
     #[must_use]
     pub fn revision(&self) -> &str {
-        &self.revision
+        &self.parts.revision
     }
 
     /// Warnings and notes of the compilation, in document order.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
-        &self.diagnostics
+        &self.parts.diagnostics
     }
 
     /// Number of policies in force (AuthorizationPolicies and user Cedar policies).
     #[must_use]
     pub fn policy_count(&self) -> usize {
-        0
+        self.parts.set.len()
+    }
+
+    /// The mesh.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.parts.mesh
+    }
+
+    /// The destinations.
+    #[must_use]
+    pub fn inventory(&self) -> &Inventory {
+        &self.parts.inventory
+    }
+
+    /// The policies.
+    #[must_use]
+    pub fn policies(&self) -> &PolicySet {
+        &self.parts.set
+    }
+
+    /// The proposed set, when the snapshot was compiled with one.
+    #[must_use]
+    pub fn candidate(&self) -> Option<&Arc<Snapshot>> {
+        self.parts.candidate.as_ref()
+    }
+
+    pub(crate) fn uids(&self) -> &Uids {
+        &self.parts.uids
+    }
+
+    pub(crate) fn custom_provider(&self, name: &str) -> Option<CustomProvider> {
+        self.parts.custom_providers.get(name).copied()
+    }
+
+    pub(crate) fn serving(&self) -> bool {
+        self.parts.serving
+    }
+
+    pub(crate) fn slice(&self, candidate: Candidate, dialect: Dialect) -> Option<Arc<Slice>> {
+        let p = &self.parts;
+        self.slices
+            .at(candidate, dialect, &p.inventory, &p.set, &p.mesh)
     }
 
     /// Every Cedar policy of the snapshot, in the order of the documents.
     #[must_use]
     pub fn translate(&self) -> Vec<TranslatedPolicy> {
-        Vec::new()
+        translate::snapshot(&self.parts.set)
     }
 
     /// Decides one request on this thread's worker.
     #[must_use]
-    pub fn decide(self: &Arc<Self>, _request: &Request) -> Decision {
-        Decision::closed(Reason::NoSnapshot, self.revision.clone())
+    pub fn decide(self: &Arc<Self>, request: &Request) -> Decision {
+        let decision = worker::with(self.serial, self.parts.memo, |worker| {
+            decide::decide(self, worker, request)
+        });
+        let Some(candidate) = &self.parts.candidate else {
+            return decision;
+        };
+        let proposed = worker::with(candidate.serial, candidate.parts.memo, |worker| {
+            decide::decide(candidate, worker, request)
+        });
+        // On trial is the proposed set as a whole; what the annotation would do is another question.
+        let shadow = decision.dry_run.map_or_else(Shadow::default, |d| d.shadow);
+        Decision {
+            dry_run: Some(DryRun {
+                decision: proposed.decision,
+                reason: proposed.reason,
+                policies: proposed.policies,
+                shadow,
+            }),
+            ..decision
+        }
     }
 
     /// Decides one request and tells why; `all` reports every rule that selects the workload.
     #[must_use]
-    pub fn explain(self: &Arc<Self>, request: &Request, _all: bool) -> Explanation {
-        Explanation {
-            decision: self.decide(request),
-            destination: None,
-            destination_from: String::new(),
-            target: None,
-            protocol: "http",
-            normalised_path: None,
-            steps: Vec::new(),
-            rules: Vec::new(),
-        }
+    pub fn explain(self: &Arc<Self>, request: &Request, all: bool) -> Explanation {
+        let decision = self.decide(request);
+        worker::with(self.serial, self.parts.memo, |worker| {
+            explain::explain(self, worker, request, decision, all)
+        })
     }
 }

@@ -65,6 +65,18 @@ impl Pattern {
         Self::new(value, plain_form(value, Form::Present))
     }
 
+    /// This text, stars included.
+    #[must_use]
+    pub fn exact(text: &str) -> Self {
+        Self::new(text, Form::Exact(text.to_owned()))
+    }
+
+    /// This text, stars included, then anything.
+    #[must_use]
+    pub fn prefix(text: &str) -> Self {
+        Self::new(text, Form::Prefix(text.to_owned()))
+    }
+
     /// Header values and methods: as [`Pattern::string`], but `*` matches an empty value too.
     #[must_use]
     pub fn header(value: &str) -> Self {

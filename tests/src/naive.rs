@@ -197,8 +197,7 @@ pub struct Answer {
     pub trial: Option<Ruling>,
 }
 
-/// Decides one request. Where PeerAuthentication turns mTLS off, an identity cannot have been seen:
-/// the request is decided with and without it, and allow needs both.
+/// Decides one request.
 #[must_use]
 pub fn evaluate(world: &World, facts: &Facts) -> Answer {
     let Some(facts) = &normalised(world, facts) else {
@@ -210,35 +209,6 @@ pub fn evaluate(world: &World, facts: &Facts) -> Answer {
             trial: on_trial(world).then_some(refused),
         };
     };
-    let seen = reading(world, facts);
-    if mtls::mode(world, facts.destination_port) != "DISABLE" {
-        return seen;
-    }
-    let mut hidden = facts.clone();
-    hidden.uri_sans.clear();
-    hidden.dns_sans.clear();
-    hidden.subject = None;
-    let hidden = reading(world, &hidden);
-    let trial = |answer: &Answer| answer.trial.as_ref().is_some_and(|trial| trial.allow);
-    let (trial, shadows) = if trial(&seen) {
-        (&hidden.trial, &hidden)
-    } else {
-        (&seen.trial, &seen)
-    };
-    Answer {
-        enforced: if seen.enforced.allow {
-            hidden.enforced.clone()
-        } else {
-            seen.enforced.clone()
-        },
-        shadow_deny: shadows.shadow_deny.clone(),
-        shadow_allow: shadows.shadow_allow.clone(),
-        trial: trial.clone(),
-    }
-}
-
-/// Decides one reading of a request.
-fn reading(world: &World, facts: &Facts) -> Answer {
     let enforced = ruling(world, facts, Trial::Ignored);
     let stop = enforced.reason;
     let early = !matches!(
@@ -284,17 +254,19 @@ fn on_trial(world: &World) -> bool {
         .any(|action| !attach::policies(world, action, true).is_empty())
 }
 
-/// The facts as a rule sees them: path normalised, server name in lower case, nothing of HTTP on
-/// layer 4. `None` for a path that Envoy refuses.
+/// The facts as a rule sees them: path normalised, server name in lower case, no identities where
+/// mTLS is off. `None` for a path that Envoy refuses.
 fn normalised(world: &World, facts: &Facts) -> Option<Facts> {
     let mut facts = facts.clone();
-    if world.target == Target::Ztunnel {
-        facts.http = None;
-    }
     if let Some(http) = &mut facts.http {
         http.path = path::normalise(&http.path, &world.mesh.path_normalization)?;
     }
     facts.sni = facts.sni.map(|name| name.to_lowercase());
+    if mtls::mode(world, facts.destination_port) == "DISABLE" {
+        facts.uri_sans.clear();
+        facts.dns_sans.clear();
+        facts.subject = None;
+    }
     Some(facts)
 }
 

@@ -231,8 +231,8 @@ impl Context<'_> {
     }
 
     fn payload(&self) -> Option<Value> {
+        let more = token::space_delimited(self.world);
         let payload = self.facts.jwt.as_ref()?;
-        let more = token::space_delimited(self.world, payload);
         Some(claims::split_at_spaces(payload, &more))
     }
 

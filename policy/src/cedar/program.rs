@@ -1,0 +1,195 @@
+//! A rule's Cedar condition made ready for one worker, with everything that evaluating it reads.
+//!
+//! The scope is left out: a slice holds only rules whose scope is known to hold. A program belongs to
+//! one thread: sharing Cedar expressions between threads is slower than one thread alone.
+
+use cedar_policy_core::ast;
+use smol_str::SmolStr;
+
+use super::emit;
+use super::fact::{self, FactSet, Place};
+use crate::facts::Facts;
+use crate::model::{Clause, IdentityField, Matcher, Rule};
+use crate::text::Form;
+
+/// Attributes of the context that an expression reads, as a set of bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(u16);
+
+impl Attributes {
+    /// `context.source.identities`.
+    pub const IDENTITIES: Self = Self(1);
+    /// `context.source.certificate`.
+    pub const CERTIFICATE: Self = Self(1 << 1);
+    /// `context.destination.port`.
+    pub const PORT: Self = Self(1 << 2);
+    /// `context.connection.sni`.
+    pub const SNI: Self = Self(1 << 3);
+    /// `context.http.method`.
+    pub const METHOD: Self = Self(1 << 4);
+    /// `context.http.path`.
+    pub const PATH: Self = Self(1 << 5);
+    /// `context.http.host`.
+    pub const HOST: Self = Self(1 << 6);
+
+    /// Both sets.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// True when every bit of `other` is here.
+    #[must_use]
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Appends the exact values of these attributes to a key. Texts end with their length, lists with
+    /// their count, so that a key can be read from its end in one way only.
+    pub fn read(self, facts: &Facts<'_>, key: &mut Vec<u8>) {
+        fn text(key: &mut Vec<u8>, s: &str) {
+            key.extend_from_slice(s.as_bytes());
+            key.extend_from_slice(&s.len().to_le_bytes());
+        }
+        if self.has(Self::IDENTITIES) {
+            facts.identities.iter().for_each(|id| text(key, id));
+            key.extend_from_slice(&facts.identities.len().to_le_bytes());
+        }
+        if self.has(Self::SNI) {
+            text(key, &facts.sni);
+        }
+        if let Some(http) = &facts.http {
+            if self.has(Self::METHOD) {
+                text(key, http.method());
+            }
+            if self.has(Self::PATH) {
+                text(key, http.url_path());
+            }
+            if self.has(Self::HOST) {
+                text(key, http.host());
+            }
+        }
+        if self.has(Self::CERTIFICATE) {
+            key.push(u8::from(facts.peer_certificate()));
+        }
+        if self.has(Self::PORT) {
+            let port = facts.request.destination.port;
+            key.push(u8::from(port.is_some()));
+            key.extend_from_slice(&port.unwrap_or_default().to_le_bytes());
+        }
+    }
+
+    fn read_by(matcher: &Matcher) -> Self {
+        match matcher {
+            Matcher::Identity(IdentityField::Principal, p)
+                if matches!(p.form(), Form::Exact(_)) =>
+            {
+                Self::IDENTITIES
+            }
+            Matcher::PeerCertificate => Self::CERTIFICATE,
+            Matcher::DestinationPort(_) => Self::PORT,
+            Matcher::Sni(_) => Self::SNI,
+            Matcher::Method(_) => Self::METHOD,
+            Matcher::Path(_) => Self::PATH,
+            Matcher::Host(_) => Self::HOST,
+            _ => Self::default(),
+        }
+    }
+}
+
+/// One fact that an expression asks for.
+#[derive(Clone, Debug)]
+pub struct FactTest {
+    /// Set it stands in.
+    pub set: FactSet,
+    /// Its text.
+    pub text: SmolStr,
+    any: Vec<Matcher>,
+    certain: bool,
+}
+
+impl FactTest {
+    /// Whether the fact stands in its set for this request.
+    #[must_use]
+    pub fn holds(&self, facts: &Facts<'_>) -> bool {
+        self.any
+            .iter()
+            .any(|m| facts.matches(m).holds(self.certain))
+    }
+}
+
+/// A condition and what it reads.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The condition, without scope.
+    pub condition: ast::Expr,
+    /// Attributes it reads.
+    pub attributes: Attributes,
+    /// Facts it asks for.
+    pub facts: Vec<FactTest>,
+}
+
+impl Program {
+    /// Builds the program of a rule.
+    #[must_use]
+    pub fn of(rule: &Rule) -> Self {
+        let condition = emit::conditions(rule)
+            .into_iter()
+            .map(ast::Expr::from)
+            .reduce(ast::Expr::and)
+            .unwrap_or_else(|| ast::Expr::val(true));
+        let (attributes, facts) = reads(rule);
+        Self {
+            condition,
+            attributes,
+            facts,
+        }
+    }
+}
+
+/// What the conditions of a rule read.
+#[must_use]
+pub fn reads(rule: &Rule) -> (Attributes, Vec<FactTest>) {
+    let mut attributes = Attributes::default();
+    let mut facts = Vec::new();
+    let mut read = |place: Place, clause: &Clause| {
+        // Which side the fact stands for: see `fact::of`.
+        let certain = rule.role.needs_certainty() != clause.negated;
+        if fact::is_long(clause) {
+            facts.push(FactTest {
+                set: FactSet::Lists,
+                text: fact::list_name(rule, place, clause),
+                any: clause.any.clone(),
+                certain,
+            });
+            return;
+        }
+        for matcher in &clause.any {
+            match fact::of(rule, clause, matcher) {
+                Some((set, text)) => {
+                    facts.push(FactTest {
+                        set,
+                        text,
+                        any: vec![matcher.clone()],
+                        certain,
+                    });
+                }
+                None => attributes = attributes.and(Attributes::read_by(matcher)),
+            }
+        }
+    };
+    for alternative in &rule.from {
+        alternative
+            .clauses
+            .iter()
+            .for_each(|c| read(Place::From(alternative.index), c));
+    }
+    for alternative in &rule.to {
+        alternative
+            .clauses
+            .iter()
+            .for_each(|c| read(Place::To(alternative.index), c));
+    }
+    rule.when.iter().for_each(|c| read(Place::When, c));
+    (attributes, facts)
+}

@@ -1,0 +1,34 @@
+//! A snapshot's policies as Cedar text.
+
+use cedar_policy_core::ast;
+use cedar_policy_formatter::{Config, policies_str_to_pretty};
+
+use super::emit;
+use crate::model::{Dialect, Rule};
+use crate::policy_set::PolicySet;
+use crate::snapshot::TranslatedPolicy;
+
+/// Every rule of every policy, in document order; the ztunnel reading after the others.
+#[must_use]
+pub fn snapshot(set: &PolicySet) -> Vec<TranslatedPolicy> {
+    let mut all = Vec::new();
+    for policy in set.policies() {
+        for dialect in [Dialect::Http, Dialect::Tcp, Dialect::Ztunnel] {
+            all.extend(policy.lowered(dialect).rules.iter().filter_map(|r| rule(r)));
+        }
+    }
+    all
+}
+
+/// One rule as formatted text; `None` only if Cedar refused what strict validation accepted.
+#[must_use]
+pub fn rule(rule: &Rule) -> Option<TranslatedPolicy> {
+    let policy = emit::policy(rule).ok()?;
+    let policy = ast::Policy::try_from(cedar_policy_core::pst::Policy::Static(policy)).ok()?;
+    let text = policy.to_string();
+    Some(TranslatedPolicy {
+        id: emit::policy_id(rule),
+        origin: rule.at.clone(),
+        cedar: policies_str_to_pretty(&text, &Config::default()).unwrap_or(text),
+    })
+}

@@ -1,0 +1,416 @@
+//! Telling a decision: native matching, clause by clause, on the reading that decided.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{AlternativeReport, ClauseReport, Explanation, Outcome, RuleReport};
+use crate::decide::{self, Located};
+use crate::decision::{Decision, Reason};
+use crate::facts::{Facts, IdentityView};
+use crate::lower::Dropped;
+use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule};
+use crate::request::{PathForm, Request};
+use crate::resource::{Action, MtlsMode};
+use crate::snapshot::Snapshot;
+use crate::worker::Worker;
+
+/// Nearest misses told when nothing allowed.
+const NEAREST: usize = 3;
+
+pub(crate) fn explain(
+    snapshot: &Snapshot,
+    worker: &mut Worker,
+    request: &Request,
+    decision: Decision,
+    all: bool,
+) -> Explanation {
+    let mut told = Explanation {
+        protocol: if request.http.is_some() {
+            "http"
+        } else {
+            "tcp"
+        },
+        destination: None,
+        destination_from: String::new(),
+        target: None,
+        normalised_path: None,
+        steps: Vec::new(),
+        rules: Vec::new(),
+        decision,
+    };
+    let located = match decide::locate(snapshot, worker, request) {
+        Ok(located) => located,
+        Err(why) => {
+            told.steps
+                .push(format!("the destination is not known: {why}"));
+            return told;
+        }
+    };
+    destination(&mut told, snapshot, &located);
+    let paths = match decide::paths(snapshot, request, located.dialect) {
+        Ok(paths) => paths,
+        Err(why) => {
+            told.steps.push(format!(
+                "the path is refused as Envoy refuses it, with 400: {why}"
+            ));
+            return told;
+        }
+    };
+    let views = decide::identity_views(&located, request.destination.port);
+    if paths.len() > 1 {
+        told.steps.push(
+            "the path arrived normalised but would change if normalised again: both forms are \
+             decided and allow needs both"
+                .to_owned(),
+        );
+    }
+    if views.len() > 1 {
+        told.steps.push(
+            "PeerAuthentication DISABLE hides identities, and the request carries one: both ways \
+             are decided and allow needs both"
+                .to_owned(),
+        );
+    }
+    let (path, view) = deciding_reading(snapshot, &located, request, &paths, &views);
+    if let (Some(path), Some(http)) = (&path, &request.http)
+        && **path != http.path
+        && request.path_form == PathForm::Raw
+    {
+        told.normalised_path = Some(path.to_string());
+    }
+    let facts = decide::facts(
+        request,
+        located.dialect,
+        path,
+        decide::view(request, &located, view),
+    );
+    layers(&mut told, &located, request, &facts);
+    told.rules = rules(snapshot, &located, &facts, &told.decision, all);
+    told
+}
+
+fn destination(told: &mut Explanation, snapshot: &Snapshot, located: &Located) {
+    let resolved = &located.resolved;
+    if let Some(w) = snapshot.inventory().workload(resolved.workload) {
+        told.destination = Some(format!("{}/{}/{}", w.kind.as_str(), w.namespace, w.name));
+    }
+    told.destination_from = resolved.workload_found.to_string();
+    told.target = Some(resolved.target.as_str().to_owned());
+    told.steps.push(format!(
+        "target {}: {}",
+        resolved.target.as_str(),
+        resolved.target_found
+    ));
+    if let Some(service) = resolved
+        .service
+        .and_then(|s| snapshot.inventory().service(s))
+    {
+        let how = resolved
+            .service_found
+            .map_or_else(String::new, |f| format!(": {f}"));
+        told.steps.push(format!(
+            "service {}/{}{how}",
+            service.namespace, service.name
+        ));
+    }
+}
+
+/// The reading whose native outcome has the decision's verdict; the first where all have.
+fn deciding_reading<'r>(
+    snapshot: &Snapshot,
+    located: &'r Located,
+    request: &'r Request,
+    paths: &[Option<Cow<'r, str>>],
+    views: &[IdentityView],
+) -> (Option<Cow<'r, str>>, IdentityView) {
+    let first = (
+        paths.first().cloned().flatten(),
+        views.first().copied().unwrap_or(IdentityView::All),
+    );
+    let _ = snapshot;
+    for view in views {
+        for path in paths {
+            let facts = decide::facts(
+                request,
+                located.dialect,
+                path.clone(),
+                decide::view(request, located, *view),
+            );
+            let stops = |r: &&Arc<Rule>| {
+                !r.dry_run && matches!(r.role, Role::Deny | Role::Mtls | Role::Token)
+            };
+            let allows = |r: &&Arc<Rule>| !r.dry_run && r.role == Role::Allow;
+            let all = || decide::synthetic(&located.slice, request).chain(&located.slice.rules);
+            let denied = all().filter(stops).any(|r| facts.rule(r));
+            let allowed = !located.slice.has_allow || all().filter(allows).any(|r| facts.rule(r));
+            if denied || !allowed {
+                return (path.clone(), *view);
+            }
+        }
+    }
+    first
+}
+
+fn layers(told: &mut Explanation, located: &Located, request: &Request, facts: &Facts<'_>) {
+    let slice = &located.slice;
+    let mut say = |s: String| told.steps.push(s);
+    let (mode, rule) = slice.mtls(request.destination.port);
+    let by = rule
+        .filter(|r| !r.id.name.is_empty())
+        .map_or_else(String::new, |r| format!(" by {}", r.id));
+    let has = if facts.peer_certificate() {
+        "an identity"
+    } else {
+        "no identity"
+    };
+    say(match mode {
+        MtlsMode::Strict => format!("peer authentication is STRICT{by}: the peer has {has}"),
+        MtlsMode::Disable => "peer authentication is DISABLE: no identity can be seen".to_owned(),
+        MtlsMode::Permissive | MtlsMode::Unset => {
+            format!("peer authentication is PERMISSIVE: the peer has {has}")
+        }
+    });
+    if let Some(tokens) = &slice.tokens {
+        let state = match (&request.jwt, facts.view.unverified_token) {
+            (Some(_), _) => "the proxy verified one",
+            (None, true) => "one is there and nobody verified it",
+            (None, false) => "none is there",
+        };
+        say(format!(
+            "tokens are looked for by {}: {state}",
+            tokens.policies().join(", ")
+        ));
+    }
+    let count = |role: fn(&Role) -> bool| {
+        let of_role: Vec<_> = slice
+            .rules
+            .iter()
+            .filter(|r| role(&r.role) && !r.dry_run && !r.never)
+            .collect();
+        let matched = of_role.iter().filter(|r| facts.rule(r)).count();
+        (of_role.len(), matched)
+    };
+    type IsRole = fn(&Role) -> bool;
+    let roles: [(&str, IsRole); 3] = [
+        ("CUSTOM", |r| matches!(r, Role::Custom(_))),
+        ("AUDIT", |r| matches!(r, Role::Audit)),
+        ("DENY", |r| matches!(r, Role::Deny)),
+    ];
+    for (word, role) in roles {
+        let (all, matched) = count(role);
+        if all > 0 {
+            say(format!("{word}: {matched} of {} matched", counted(all)));
+        }
+    }
+    if slice.has_allow {
+        let (all, matched) = count(|r| matches!(r, Role::Allow));
+        say(format!("ALLOW: {matched} of {} matched", counted(all)));
+    } else {
+        say("ALLOW: no policy selects the workload, so what is not denied is allowed".to_owned());
+    }
+}
+
+fn counted(rules: usize) -> String {
+    if rules == 1 {
+        "1 rule".to_owned()
+    } else {
+        format!("{rules} rules")
+    }
+}
+
+fn rules(
+    snapshot: &Snapshot,
+    located: &Located,
+    facts: &Facts<'_>,
+    decision: &Decision,
+    all: bool,
+) -> Vec<RuleReport> {
+    let slice = &located.slice;
+    let mut reports: Vec<RuleReport> = slice.rules.iter().map(|r| report(r, facts)).collect();
+    reports.extend(dropped(snapshot, located));
+    let rank = |r: &RuleReport| match r.action.as_str() {
+        "CUSTOM" => 0,
+        "DENY" | "forbid" => 1,
+        "ALLOW" | "permit" => 2,
+        _ => 3,
+    };
+    let miss = |r: &RuleReport| match r.outcome {
+        Outcome::Matched => 0,
+        Outcome::Failed => r.failed_clauses.max(1),
+        Outcome::NotApplicable => usize::MAX,
+    };
+    if all {
+        reports.sort_by_key(|r| (rank(r), miss(r)));
+        return reports;
+    }
+    if decision.reason == Reason::NoAllowMatched {
+        // Why not: the nearest rules that would have allowed.
+        reports.retain(|r| matches!(r.action.as_str(), "ALLOW" | "permit") && !r.dry_run);
+        reports.sort_by_key(miss);
+        reports.truncate(NEAREST);
+        return reports;
+    }
+    reports.retain(|r| r.outcome == Outcome::Matched);
+    reports.sort_by_key(rank);
+    reports
+}
+
+fn report(rule: &Rule, facts: &Facts<'_>) -> RuleReport {
+    let certainty = rule.role.needs_certainty();
+    let index = rule.id.index.unwrap_or_default();
+    let base = format!("spec.rules[{index}]");
+    let clause = |clause: &Clause, at: &str| ClauseReport {
+        field: format!("{at}.{}", clause.field),
+        at: clause.at.clone(),
+        negated: clause.negated,
+        wanted: clause.any.iter().map(wanted).collect(),
+        had: clause
+            .any
+            .first()
+            .map_or_else(String::new, |m| facts.describe(m)),
+        passed: facts.clause(clause).holds(certainty),
+    };
+    let alternative = |a: &Alternative, list: &str, inner: &str| {
+        let field = format!("{base}.{list}[{}]", a.index);
+        let at = format!("{field}.{inner}");
+        let clauses: Vec<ClauseReport> = a.clauses.iter().map(|c| clause(c, &at)).collect();
+        AlternativeReport {
+            passed: !a.never && clauses.iter().all(|c| c.passed),
+            field,
+            clauses,
+        }
+    };
+    let from: Vec<_> = rule
+        .from
+        .iter()
+        .map(|a| alternative(a, "from", "source"))
+        .collect();
+    let to: Vec<_> = rule
+        .to
+        .iter()
+        .map(|a| alternative(a, "to", "operation"))
+        .collect();
+    let when = (!rule.when.is_empty()).then(|| {
+        let clauses: Vec<ClauseReport> = rule
+            .when
+            .iter()
+            .map(|c| {
+                let values = if c.negated { "notValues" } else { "values" };
+                ClauseReport {
+                    field: format!("{base}.when[{}].{values}", c.when_index.unwrap_or_default()),
+                    ..clause(c, &base)
+                }
+            })
+            .collect();
+        AlternativeReport {
+            field: format!("{base}.when"),
+            passed: clauses.iter().all(|c| c.passed),
+            clauses,
+        }
+    });
+    let failed = |list: &[AlternativeReport]| {
+        let best = |a: &AlternativeReport| {
+            a.clauses
+                .iter()
+                .filter(|c| !c.passed)
+                .count()
+                .max(usize::from(!a.passed))
+        };
+        list.iter().map(best).min().unwrap_or(0)
+    };
+    let failed_clauses = failed(&from)
+        .saturating_add(failed(&to))
+        .saturating_add(failed(when.as_slice()))
+        .saturating_add(usize::from(rule.never));
+    RuleReport {
+        id: rule.id.to_string(),
+        action: rule.role.as_str().to_owned(),
+        dry_run: rule.dry_run,
+        at: rule.at.clone(),
+        outcome: if facts.rule(rule) {
+            Outcome::Matched
+        } else {
+            Outcome::Failed
+        },
+        note: rule.never.then(|| match rule.dialect {
+            Dialect::Ztunnel
+                if !rule.when.is_empty() || !rule.from.is_empty() || !rule.to.is_empty() =>
+            {
+                "ztunnel skips a match that has nothing it can see".to_owned()
+            }
+            _ => "the policy has no rules and matches nothing".to_owned(),
+        }),
+        from,
+        to,
+        when,
+        failed_clauses,
+    }
+}
+
+fn wanted(matcher: &Matcher) -> String {
+    match matcher {
+        Matcher::Identity(_, p)
+        | Matcher::Sni(p)
+        | Matcher::Header(_, p)
+        | Matcher::Method(p)
+        | Matcher::Host(p)
+        | Matcher::Path(p)
+        | Matcher::Claim(_, p) => p.text().to_owned(),
+        Matcher::SourceIp(c) | Matcher::RemoteIp(c) | Matcher::DestinationIp(c) => {
+            c.text().to_owned()
+        }
+        Matcher::DestinationPort(port) => port.to_string(),
+        Matcher::Template(t) => t.text().to_owned(),
+        Matcher::RequestPrincipal(p) => p.text.to_string(),
+        Matcher::Metadata {
+            list: true, value, ..
+        } => format!("[{}]", value.text()),
+        Matcher::Metadata { value, .. } => value.text().to_owned(),
+        Matcher::PeerCertificate => "a certificate".to_owned(),
+        Matcher::UnverifiedToken => "an unverified token".to_owned(),
+    }
+}
+
+/// Rules that do not exist in this dialect.
+fn dropped(snapshot: &Snapshot, located: &Located) -> Vec<RuleReport> {
+    let set = snapshot.policies();
+    let mut reports = Vec::new();
+    for policy in located
+        .slice
+        .contents
+        .policies
+        .iter()
+        .filter_map(|p| set.policy(*p))
+    {
+        let Some(manifest) = policy.manifest() else {
+            continue;
+        };
+        for Dropped { index, at, why } in &policy.lowered(located.dialect).dropped {
+            reports.push(RuleReport {
+                id: format!(
+                    "{}/{}#rule[{index}]",
+                    manifest.meta.namespace, manifest.meta.name
+                ),
+                action: action(manifest.action).to_owned(),
+                dry_run: policy.dry_run(),
+                at: at.clone(),
+                outcome: Outcome::NotApplicable,
+                note: Some(why.clone()),
+                from: Vec::new(),
+                to: Vec::new(),
+                when: None,
+                failed_clauses: 0,
+            });
+        }
+    }
+    reports
+}
+
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "ALLOW",
+        Action::Deny => "DENY",
+        Action::Audit => "AUDIT",
+        Action::Custom => "CUSTOM",
+    }
+}

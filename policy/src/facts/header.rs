@@ -1,0 +1,204 @@
+//! Header matching as Envoy does it: each occurrence alone, but a few names as one joined value.
+
+use std::borrow::Cow;
+
+use super::{HttpFacts, Match};
+use crate::text::{Form, Pattern};
+
+/// Names that Envoy keeps inline: repeats stay one comma-joined value (policy.md 1.15.1).
+const INLINE: [&str; 23] = [
+    "accept",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "content-type",
+    "expect",
+    "grpc-timeout",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "origin",
+    "pragma",
+    "referer",
+    "user-agent",
+    "via",
+    "x-client-trace-id",
+    "x-envoy-external-address",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// The occurrences of a header.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Values<'h> {
+    /// Known occurrences.
+    Known(Vec<Cow<'h, str>>),
+    /// One text that was joined on the way and has commas: one header or several.
+    Joined(&'h str),
+}
+
+/// Every occurrence of `name` (lower case), pseudo-headers included.
+pub fn values<'h>(http: &'h HttpFacts<'_>, name: &str) -> Values<'h> {
+    let single = |s: &'h str| {
+        Values::Known(if s.is_empty() {
+            Vec::new()
+        } else {
+            vec![Cow::Borrowed(s)]
+        })
+    };
+    match name {
+        ":method" => return single(http.method()),
+        ":path" => return single(http.path()),
+        ":scheme" => return single(http.scheme()),
+        ":authority" | "host" => return single(&http.request().host),
+        _ => {}
+    }
+    let headers = &http.request().headers;
+    let mut found = headers
+        .entries
+        .iter()
+        .filter(|(n, _)| n == name)
+        .map(|(_, v)| v.as_str());
+    let inline = INLINE.binary_search(&name).is_ok();
+    if headers.merged {
+        return match found.next() {
+            Some(v) if !inline && v.contains(',') => Values::Joined(v),
+            Some(v) => Values::Known(vec![Cow::Borrowed(v)]),
+            None => Values::Known(Vec::new()),
+        };
+    }
+    if inline {
+        let all: Vec<&str> = found.collect();
+        return Values::Known(match all.as_slice() {
+            [] => Vec::new(),
+            [one] => vec![Cow::Borrowed(*one)],
+            many => vec![Cow::Owned(many.join(","))],
+        });
+    }
+    Values::Known(found.map(Cow::Borrowed).collect())
+}
+
+/// True when `value` was joined and could be split.
+pub fn is_joined(http: &HttpFacts<'_>, name: &str) -> bool {
+    matches!(values(http, name), Values::Joined(_))
+}
+
+pub fn matches(http: &HttpFacts<'_>, name: &str, wanted: &Pattern) -> Match {
+    match values(http, name) {
+        Values::Known(values) => Match::known(values.iter().any(|v| wanted.matches(v))),
+        Values::Joined(value) => joined(wanted, value),
+    }
+}
+
+/// A joined text could be cut at any comma. The form certainly matches only if the first or the last
+/// piece decides alone; it possibly matches if some run of pieces does.
+fn joined(pattern: &Pattern, value: &str) -> Match {
+    let ows = [' ', '\t'];
+    let first = value
+        .split(',')
+        .next()
+        .unwrap_or_default()
+        .trim_matches(ows);
+    let last = value
+        .rsplit(',')
+        .next()
+        .unwrap_or_default()
+        .trim_matches(ows);
+    let (certain, needle, from_start, to_end) = match pattern.form() {
+        Form::Any => return Match::YES,
+        Form::Exact(text) => (false, text, true, true),
+        Form::Prefix(text) => (first.starts_with(text.as_str()), text, true, false),
+        Form::Suffix(text) => (last.ends_with(text.as_str()), text, false, true),
+        _ => return Match::MAYBE,
+    };
+    let possible = certain
+        || needle.is_empty()
+        || value.match_indices(needle.as_str()).any(|(at, found)| {
+            let before = value.get(..at).unwrap_or_default().trim_end_matches(ows);
+            let after = value
+                .get(at.saturating_add(found.len())..)
+                .unwrap_or_default()
+                .trim_start_matches(ows);
+            (!from_start || before.is_empty() || before.ends_with(','))
+                && (!to_end || after.is_empty() || after.starts_with(','))
+        });
+    Match { certain, possible }
+}
+
+pub fn describe(http: &HttpFacts<'_>, name: &str) -> String {
+    match values(http, name) {
+        Values::Known(v) if v.is_empty() => "none".to_owned(),
+        Values::Known(v) => {
+            let quoted: Vec<String> = v.iter().map(|v| format!("`{v}`")).collect();
+            quoted.join(", ")
+        }
+        Values::Joined(v) => format!("`{v}`, merged on the way: one header or several"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Headers, Http};
+
+    fn check(entries: &[(&str, &str)], merged: bool, name: &str, wanted: &str) -> (bool, bool) {
+        let http = Http {
+            headers: Headers {
+                entries: entries
+                    .iter()
+                    .map(|(n, v)| ((*n).into(), (*v).into()))
+                    .collect(),
+                merged,
+            },
+            ..Http::default()
+        };
+        let facts = HttpFacts::new(&http, Cow::Borrowed("/"));
+        let m = matches(&facts, name, &Pattern::header(wanted));
+        (m.certain, m.possible)
+    }
+
+    const YES: (bool, bool) = (true, true);
+    const NO: (bool, bool) = (false, false);
+    const MAYBE: (bool, bool) = (false, true);
+
+    #[test]
+    fn inline_names_are_sorted() {
+        assert!(INLINE.is_sorted());
+    }
+
+    #[test]
+    fn repeats_match_alone_and_inline_names_joined() {
+        let x = [("x-a", "1"), ("x-a", "2")];
+        assert_eq!(check(&x, false, "x-a", "2"), YES);
+        assert_eq!(check(&x, false, "x-a", "1,2"), NO);
+        let origin = [("origin", "1"), ("origin", "2")];
+        assert_eq!(check(&origin, false, "origin", "2"), NO);
+        assert_eq!(check(&origin, false, "origin", "1,2"), YES);
+    }
+
+    #[test]
+    fn an_empty_header_is_present() {
+        assert_eq!(check(&[("x-a", "")], false, "x-a", "*"), YES);
+        assert_eq!(check(&[], false, "x-a", "*"), NO);
+    }
+
+    #[test]
+    fn merged_values_are_uncertain_both_ways() {
+        let x = [("x-a", "a,b,c")];
+        assert_eq!(check(&x, true, "x-a", "b"), MAYBE);
+        assert_eq!(check(&x, true, "x-a", "a,b"), MAYBE);
+        assert_eq!(check(&x, true, "x-a", "a,b,c"), MAYBE);
+        assert_eq!(check(&x, true, "x-a", "a*"), YES);
+        assert_eq!(check(&x, true, "x-a", "b*"), MAYBE);
+        assert_eq!(check(&x, true, "x-a", "*c"), YES);
+        assert_eq!(check(&x, true, "x-a", "*b"), MAYBE);
+        assert_eq!(check(&x, true, "x-a", "d"), NO);
+        assert_eq!(check(&x, true, "x-a", "*"), YES);
+        assert_eq!(check(&[("x-a", "a")], true, "x-a", "a"), YES);
+        assert_eq!(check(&[("via", "a,b")], true, "via", "a"), NO);
+    }
+}

@@ -1,0 +1,194 @@
+//! One thread's share of the engine: its own copies of the Cedar expressions, its own memory.
+//!
+//! Cedar expressions are trees of shared counters: two threads that evaluate the same tree run slower
+//! than one. So each thread builds the programs it needs, once, and keeps them until the snapshot
+//! changes.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{
+    EntityUIDEntry, Literal, Request as CedarRequest, SlotEnv, ValueKind,
+};
+use cedar_policy_core::entities::Entities;
+use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::extensions::Extensions;
+use rustc_hash::FxHashMap;
+
+use crate::cedar::context::{self, FactTexts, Uids};
+use crate::cedar::program::{Attributes, Program};
+use crate::facts::Facts;
+use crate::inventory::Candidate;
+use crate::model::{Dialect, Rule};
+use crate::slice::Slice;
+
+/// Programs kept per worker; the oldest snapshot's go first.
+const MOST_PROGRAMS: usize = 8192;
+/// Remembered answers per worker.
+const MOST_ANSWERS: usize = 2048;
+/// Longest key of a remembered answer, in octets: a request with a path of a megabyte is not kept.
+const LONGEST_KEY: usize = 2048;
+/// Snapshots a thread keeps state for: the one in force, its candidate, and the last ones of each.
+const MOST_SNAPSHOTS: usize = 4;
+
+/// What a policy came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Its conditions hold.
+    Satisfied,
+    /// They do not.
+    Not,
+    /// They could not be evaluated.
+    Error,
+}
+
+/// State of one thread for one snapshot.
+#[derive(Debug, Default)]
+pub struct Worker {
+    /// Which snapshot this belongs to.
+    snapshot: u64,
+    programs: FxHashMap<usize, (Arc<Rule>, Program)>,
+    answers: FxHashMap<Box<[u8]>, Box<[Answer]>>,
+    slices: FxHashMap<(Candidate, Dialect), Arc<Slice>>,
+    texts: FactTexts,
+    key: Vec<u8>,
+    /// Places found by the index; kept for its memory.
+    pub found: Vec<u32>,
+    /// Remember answers; off in benchmarks that measure without.
+    pub memo: bool,
+}
+
+thread_local! {
+    static WORKERS: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `f` with this thread's worker for a snapshot.
+pub fn with<R>(snapshot: u64, memo: bool, f: impl FnOnce(&mut Worker) -> R) -> R {
+    WORKERS.with(|workers| {
+        let Ok(mut workers) = workers.try_borrow_mut() else {
+            // Re-entered on the same thread: a worker of its own is slower, not wrong.
+            return f(&mut Worker {
+                snapshot,
+                memo,
+                ..Worker::default()
+            });
+        };
+        match workers.iter().position(|w| w.snapshot == snapshot) {
+            Some(at) => workers.swap(0, at),
+            None => {
+                workers.truncate(MOST_SNAPSHOTS.saturating_sub(1));
+                workers.insert(
+                    0,
+                    Worker {
+                        snapshot,
+                        ..Worker::default()
+                    },
+                );
+            }
+        }
+        match workers.first_mut() {
+            Some(worker) => {
+                worker.memo = memo;
+                f(worker)
+            }
+            None => f(&mut Worker {
+                snapshot,
+                memo,
+                ..Worker::default()
+            }),
+        }
+    })
+}
+
+impl Worker {
+    /// The slice of a place, asked for once per thread.
+    pub fn slice(
+        &mut self,
+        place: (Candidate, Dialect),
+        make: impl FnOnce() -> Option<Arc<Slice>>,
+    ) -> Option<Arc<Slice>> {
+        if let Some(slice) = self.slices.get(&place) {
+            return Some(Arc::clone(slice));
+        }
+        let slice = make()?;
+        self.slices.insert(place, Arc::clone(&slice));
+        Some(slice)
+    }
+
+    /// Evaluates the conditions of `rules`, whose scope is known to hold, by Cedar.
+    pub fn evaluate(
+        &mut self,
+        facts: &Facts<'_>,
+        rules: &[&Arc<Rule>],
+        uids: &Uids,
+    ) -> Vec<Answer> {
+        if rules.is_empty() {
+            return Vec::new();
+        }
+        if self.programs.len() > MOST_PROGRAMS {
+            self.programs.clear();
+        }
+        self.texts.clear();
+        self.key.clear();
+        self.key.extend_from_slice(&rules.len().to_le_bytes());
+        let mut attributes = Attributes::default();
+        for rule in rules {
+            let id = Arc::as_ptr(rule) as usize;
+            let (_, program) = self
+                .programs
+                .entry(id)
+                .or_insert_with(|| (Arc::clone(rule), Program::of(rule)));
+            self.key.extend_from_slice(&id.to_le_bytes());
+            attributes = attributes.and(program.attributes);
+            for test in &program.facts {
+                let holds = test.holds(facts);
+                self.key.push(u8::from(holds));
+                self.texts.note(test, holds);
+            }
+        }
+        attributes.read(facts, &mut self.key);
+        let memo = self.memo && self.key.len() <= LONGEST_KEY;
+        if memo && let Some(answers) = self.answers.get(self.key.as_slice()) {
+            return answers.to_vec();
+        }
+        let context = context::lean(facts, attributes, &self.texts);
+        let action = if facts.http.is_some() {
+            &uids.http
+        } else {
+            &uids.connect
+        };
+        let request = CedarRequest::new_unchecked(
+            EntityUIDEntry::known(uids.anonymous.clone(), None),
+            EntityUIDEntry::known(action.clone(), None),
+            EntityUIDEntry::known(uids.anonymous.clone(), None),
+            Some(context),
+        );
+        let entities = Entities::default();
+        let evaluator = Evaluator::new(request, &entities, Extensions::all_available());
+        let slots = SlotEnv::default();
+        let answers: Vec<Answer> = rules
+            .iter()
+            .map(|rule| {
+                let Some((_, program)) = self.programs.get(&(Arc::as_ptr(rule) as usize)) else {
+                    return Answer::Error;
+                };
+                match evaluator
+                    .interpret(&program.condition, &slots)
+                    .map(|v| v.value)
+                {
+                    Ok(ValueKind::Lit(Literal::Bool(true))) => Answer::Satisfied,
+                    Ok(ValueKind::Lit(Literal::Bool(false))) => Answer::Not,
+                    Ok(_) | Err(_) => Answer::Error,
+                }
+            })
+            .collect();
+        if memo {
+            if self.answers.len() >= MOST_ANSWERS {
+                self.answers.clear();
+            }
+            self.answers
+                .insert(self.key.as_slice().into(), answers.as_slice().into());
+        }
+        answers
+    }
+}
