@@ -1,5 +1,7 @@
 //! Which workload answers at an address.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,12 +12,15 @@ use super::service::Services;
 use super::{WorkloadId, canonical, identified, key, workload_at};
 use crate::resource::{Endpoint, EndpointSlice, Resource, Workload, WorkloadKind};
 
+/// Workloads by address, each list in document order. Endpoints of one slice share theirs.
+type Claims = FxHashMap<IpAddr, Arc<[WorkloadId]>>;
+
 /// Addresses of workloads, by the strength of their claim.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Addresses {
-    pods: FxHashMap<IpAddr, Vec<WorkloadId>>,
-    endpoints: FxHashMap<IpAddr, Vec<WorkloadId>>,
-    entries: FxHashMap<IpAddr, Vec<WorkloadId>>,
+    pods: Claims,
+    endpoints: Claims,
+    entries: Claims,
 }
 
 impl Addresses {
@@ -25,37 +30,17 @@ impl Addresses {
         resources: &[Arc<Resource>],
         services: &Services,
     ) -> Self {
-        let mut built = Self::default();
-        for (id, workload) in
-            identified(workloads).filter(|(_, workload)| has_own_address(workload))
-        {
-            let claims = match workload.kind {
-                WorkloadKind::WorkloadEntry | WorkloadKind::Declared => &mut built.entries,
-                _ => &mut built.pods,
-            };
-            for address in &workload.addresses {
-                claim(claims, *address, id);
-            }
-        }
         let endpoints = Endpoints {
             workloads,
             by_name,
             services,
+            by_namespace: OnceCell::new(),
         };
-        for resource in resources {
-            let Resource::EndpointSlice(slice) = resource.as_ref() else {
-                continue;
-            };
-            let selected = endpoints.selected_by_service(slice);
-            for endpoint in &slice.endpoints {
-                for id in endpoints.behind(slice, endpoint, &selected) {
-                    for address in &endpoint.addresses {
-                        claim(&mut built.endpoints, *address, id);
-                    }
-                }
-            }
+        Self {
+            pods: own_addresses(workloads, |kind| !is_entry(kind)),
+            endpoints: endpoints.claims(resources),
+            entries: own_addresses(workloads, is_entry),
         }
-        built
     }
 
     /// The workloads with the strongest claim on an address: running pods, else endpoints, else
@@ -68,8 +53,12 @@ impl Addresses {
             (&self.entries, WorkloadFound::EntryAddress(address)),
         ]
         .into_iter()
-        .find_map(|(claims, found)| Some((claims.get(&address)?.as_slice(), found)))
+        .find_map(|(claims, found)| Some((claims.get(&address)?.as_ref(), found)))
     }
+}
+
+fn is_entry(kind: WorkloadKind) -> bool {
+    matches!(kind, WorkloadKind::WorkloadEntry | WorkloadKind::Declared)
 }
 
 /// A pod that ended, or that shares its node's address, has no claim on an address.
@@ -77,10 +66,33 @@ fn has_own_address(workload: &Workload) -> bool {
     workload.running && !workload.host_network
 }
 
-fn claim(claims: &mut FxHashMap<IpAddr, Vec<WorkloadId>>, address: IpAddr, id: WorkloadId) {
-    let ids = claims.entry(canonical(address)).or_default();
-    if !ids.contains(&id) {
-        ids.push(id);
+fn own_addresses(workloads: &[Arc<Resource>], of: impl Fn(WorkloadKind) -> bool) -> Claims {
+    let mut claims: FxHashMap<IpAddr, Vec<WorkloadId>> = FxHashMap::default();
+    for (id, workload) in identified(workloads) {
+        if of(workload.kind) && has_own_address(workload) {
+            for address in &workload.addresses {
+                let ids = claims.entry(canonical(*address)).or_default();
+                if ids.last() != Some(&id) {
+                    ids.push(id);
+                }
+            }
+        }
+    }
+    claims
+        .into_iter()
+        .map(|(address, ids)| (address, ids.into()))
+        .collect()
+}
+
+fn claim(claims: &mut Claims, address: IpAddr, ids: &Arc<[WorkloadId]>) {
+    let held = claims
+        .entry(canonical(address))
+        .or_insert_with(|| Arc::clone(ids));
+    if held != ids {
+        let mut both: Vec<WorkloadId> = held.iter().chain(ids.iter()).copied().collect();
+        both.sort_unstable();
+        both.dedup();
+        *held = both.into();
     }
 }
 
@@ -89,19 +101,41 @@ struct Endpoints<'a> {
     workloads: &'a [Arc<Resource>],
     by_name: &'a FxHashMap<Box<str>, Vec<WorkloadId>>,
     services: &'a Services,
+    /// Workloads with addresses of their own; made when an endpoint does not name a pod we know.
+    by_namespace: OnceCell<FxHashMap<&'a str, Vec<WorkloadId>>>,
 }
 
 impl Endpoints<'_> {
+    fn claims(&self, resources: &[Arc<Resource>]) -> Claims {
+        let mut claims = Claims::default();
+        for resource in resources {
+            let Resource::EndpointSlice(slice) = resource.as_ref() else {
+                continue;
+            };
+            let selected = OnceCell::new();
+            let selected = || selected.get_or_init(|| self.selected_by_service(slice));
+            for endpoint in &slice.endpoints {
+                let ids = self.behind(slice, endpoint, selected);
+                if !ids.is_empty() {
+                    for address in &endpoint.addresses {
+                        claim(&mut claims, *address, &ids);
+                    }
+                }
+            }
+        }
+        claims
+    }
+
     /// The pod that the endpoint names. A pod that no document describes is one of the selected
     /// controllers' whose name starts its own; an endpoint that names none is any selected workload.
-    fn behind(
+    fn behind<'s>(
         &self,
         slice: &EndpointSlice,
         endpoint: &Endpoint,
-        selected: &[WorkloadId],
-    ) -> Vec<WorkloadId> {
+        selected: impl Fn() -> &'s Arc<[WorkloadId]>,
+    ) -> Arc<[WorkloadId]> {
         let Some((namespace, name)) = &endpoint.pod else {
-            return selected.to_vec();
+            return Arc::clone(selected());
         };
         let namespace = match namespace.as_str() {
             "" => slice.meta.namespace.as_str(),
@@ -116,14 +150,11 @@ impl Endpoints<'_> {
             .filter(|(_, workload)| workload.kind == WorkloadKind::Pod)
             .collect();
         if pods.is_empty() {
-            return selected
-                .iter()
-                .copied()
-                .filter(|id| {
-                    self.workload(*id)
-                        .is_some_and(|controller| makes_pod(controller, namespace, name))
-                })
-                .collect();
+            let makes = |id: &WorkloadId| {
+                self.workload(*id)
+                    .is_some_and(|controller| makes_pod(controller, namespace, name))
+            };
+            return selected().iter().copied().filter(makes).collect();
         }
         pods.into_iter()
             .filter(|(_, pod)| has_own_address(pod))
@@ -132,25 +163,42 @@ impl Endpoints<'_> {
     }
 
     /// Workloads that the slice's Service selects; empty without such a Service or selector.
-    fn selected_by_service(&self, slice: &EndpointSlice) -> Vec<WorkloadId> {
+    fn selected_by_service(&self, slice: &EndpointSlice) -> Arc<[WorkloadId]> {
         let namespace = slice.meta.namespace.as_str();
-        let Some(selector) = slice
-            .service
-            .as_deref()
-            .and_then(|name| self.services.selector(namespace, name))
-            .filter(|selector| !selector.is_empty())
-        else {
-            return Vec::new();
+        let service = slice.service.as_deref();
+        let selector = service.and_then(|name| self.services.selector(namespace, name));
+        let Some(selector) = selector.filter(|selector| !selector.is_empty()) else {
+            return Arc::from([]);
         };
-        identified(self.workloads)
-            .filter(|(_, workload)| workload.namespace == namespace && has_own_address(workload))
-            .filter(|(_, workload)| {
-                selector
-                    .iter()
-                    .all(|(k, v)| workload.labels.get(k) == Some(v))
+        let selects = |labels: &BTreeMap<String, String>| {
+            selector
+                .iter()
+                .all(|(label, value)| labels.get(label) == Some(value))
+        };
+        self.in_namespace(namespace)
+            .iter()
+            .copied()
+            .filter(|id| {
+                self.workload(*id)
+                    .is_some_and(|workload| selects(&workload.labels))
             })
-            .map(|(id, _)| id)
             .collect()
+    }
+
+    fn in_namespace(&self, namespace: &str) -> &[WorkloadId] {
+        let by_namespace = self.by_namespace.get_or_init(|| {
+            let mut by_namespace: FxHashMap<&str, Vec<WorkloadId>> = FxHashMap::default();
+            for (id, workload) in identified(self.workloads) {
+                if has_own_address(workload) {
+                    by_namespace
+                        .entry(&workload.namespace)
+                        .or_default()
+                        .push(id);
+                }
+            }
+            by_namespace
+        });
+        by_namespace.get(namespace).map_or(&[], Vec::as_slice)
     }
 
     fn workload(&self, id: WorkloadId) -> Option<&Workload> {
