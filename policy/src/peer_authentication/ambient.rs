@@ -105,12 +105,11 @@ impl PeerAuthentications {
         let strict = |mode: Option<MtlsMode>| mode == Some(MtlsMode::Strict);
         let silent = |mode: Option<MtlsMode>| matches!(mode, None | Some(MtlsMode::Unset));
 
-        let parent_strict = strict(namespace) || (silent(namespace) && strict(root));
-        let covered = match policy.mode {
-            MtlsMode::Strict => true,
-            MtlsMode::Unset => parent_strict,
-            MtlsMode::Permissive | MtlsMode::Disable => false,
-        };
+        // istiod leaves out a STRICT port that it takes for covered already. Its third alternative was
+        // meant for UNSET workload policies, but an operator's precedence lets it hold for all.
+        let covered = policy.mode == MtlsMode::Strict
+            || (policy.mode == MtlsMode::Unset && strict(namespace))
+            || (silent(namespace) && strict(root));
         // An UNSET namespace policy hides the root's STRICT from this question, and only from this one.
         let exceptions_matter = match policy.mode {
             MtlsMode::Strict => true,

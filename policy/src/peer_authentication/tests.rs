@@ -319,60 +319,59 @@ fn ztunnel_honours_port_exceptions_as_istiod_converts_them() {
         assert_eq!(strict_ports(&set), expected, "{levels:?} {modes:?}");
         assert_eq!(set.dangling(&web("foo")), None, "{levels:?} {modes:?}");
     };
-    let some = Some;
     // STRICT with open ports, both words for open
     check(
-        [None, None, some(Strict)],
+        [None, None, Some(Strict)],
         &[(80, Permissive), (81, Disable), (82, Strict)],
         &[82, 83],
     );
     check(
-        [None, None, some(Strict)],
+        [None, None, Some(Strict)],
         &[(82, Strict)],
         &[80, 81, 82, 83],
     );
     // open with STRICT ports
     check(
-        [None, None, some(Permissive)],
+        [None, None, Some(Permissive)],
         &[(80, Strict), (81, Disable)],
         &[80],
     );
     check(
-        [some(Strict), None, some(Disable)],
+        [None, Some(Permissive), Some(Disable)],
         &[(80, Strict), (81, Unset)],
         &[80],
     );
-    check([None, None, some(Permissive)], &[(80, Permissive)], &[]);
+    check([None, None, Some(Permissive)], &[(80, Permissive)], &[]);
     // inherited STRICT
     check(
-        [some(Strict), None, some(Unset)],
+        [Some(Strict), None, Some(Unset)],
         &[(80, Permissive)],
         &[81, 82, 83],
     );
     check(
-        [None, some(Strict), some(Unset)],
+        [None, Some(Strict), Some(Unset)],
         &[(80, Permissive), (81, Disable)],
         &[82, 83],
     );
     check(
-        [some(Strict), None, some(Unset)],
+        [Some(Strict), None, Some(Unset)],
         &[(80, Strict)],
         &[80, 81, 82, 83],
     );
     // a namespace that opens what the mesh closed
     check(
-        [some(Strict), some(Permissive), some(Unset)],
+        [Some(Strict), Some(Permissive), Some(Unset)],
         &[(80, Strict)],
         &[80],
     );
     check(
-        [some(Strict), some(Permissive), some(Unset)],
+        [Some(Strict), Some(Permissive), Some(Unset)],
         &[(80, Permissive)],
         &[],
     );
     // nothing to inherit
     check(
-        [None, None, some(Unset)],
+        [None, None, Some(Unset)],
         &[(80, Strict), (81, Permissive)],
         &[80],
     );
@@ -393,6 +392,13 @@ fn a_lone_disable_is_overlooked_under_an_inherited_strict() {
     assert_eq!(sidecar.mode, Disable);
 }
 
+/// No port demands an identity of ztunnel's, and the reference to nothing is told.
+fn assert_open(set: &PeerAuthentications) {
+    assert!(strict_ports(set).is_empty());
+    let dangling = set.dangling(&web("foo"));
+    assert!(matches!(dangling, Some(SetBy::Policy { policy, .. }) if policy == "foo/wl"));
+}
+
 #[test]
 fn a_dangling_reference_opens_every_port_and_is_told() {
     // An UNSET namespace policy between a STRICT mesh and a workload's exception: istiod points the
@@ -401,10 +407,22 @@ fn a_dangling_reference_opens_every_port_and_is_told() {
         [Some(Strict), Some(Unset), Some(Unset)],
         &[(80, Permissive)],
     );
-    assert!(strict_ports(&set).is_empty());
-    assert!(
-        matches!(set.dangling(&web("foo")), Some(SetBy::Policy { policy, .. }) if policy == "foo/wl")
-    );
+    assert_open(&set);
+    // So does a STRICT mesh for a STRICT port of a workload policy that says PERMISSIVE or DISABLE.
+    for mode in [Permissive, Disable] {
+        for namespace in [None, Some(Unset)] {
+            assert_open(&ambient(
+                [Some(Strict), namespace, Some(mode)],
+                &[(80, Strict)],
+            ));
+        }
+        let answered = ambient(
+            [Some(Strict), Some(Permissive), Some(mode)],
+            &[(80, Strict)],
+        );
+        assert_eq!(strict_ports(&answered), [80]);
+        assert_eq!(answered.dangling(&web("foo")), None);
+    }
     // without the silent namespace policy, and for a sidecar, only port 80 is open
     let plain = ambient([Some(Strict), None, Some(Unset)], &[(80, Permissive)]);
     assert_eq!(strict_ports(&plain), [81, 82, 83]);

@@ -9,6 +9,7 @@ mod by_address;
 mod by_endpoint;
 mod by_name;
 mod by_principal;
+mod istio;
 mod service;
 mod target;
 mod world;

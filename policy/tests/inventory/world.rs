@@ -44,6 +44,10 @@ pub fn deployment(namespace: &str, name: &str) -> Built {
 }
 
 impl Built {
+    pub fn build(self) -> Workload {
+        self.0
+    }
+
     pub fn kind(mut self, kind: WorkloadKind) -> Self {
         self.0.kind = kind;
         self
