@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub mod code;
+
 /// How bad a [`Diagnostic`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -11,6 +11,33 @@ use std::sync::Arc;
 
 use crate::diagnostic::Location;
 
+mod annotations;
+mod attachment;
+mod authorization_policy;
+mod inventory;
+mod kind;
+mod mesh_config;
+mod metadata;
+mod path;
+mod peer_authentication;
+mod read;
+mod reader;
+mod request_authentication;
+
+pub use read::{FileResources, read};
+
+/// Annotation that puts an AuthorizationPolicy on trial.
+pub(crate) const DRY_RUN: &str = "istio.io/dry-run";
+
+/// A boolean word as Go's `strconv.ParseBool` takes it.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 /// A value and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Located<T> {

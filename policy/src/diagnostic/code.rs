@@ -1,0 +1,176 @@
+//! The registry of diagnostic codes. A code keeps its meaning for ever; docs/diagnostics has a page
+//! for each.
+//!
+//! PC00xx: documents, schema and metadata. PC01xx: AuthorizationPolicy. PC02xx: PeerAuthentication.
+//! PC03xx: RequestAuthentication. PC04xx: MeshConfig and inventory. PC05xx: documents seen together.
+
+use super::{Diagnostic, Location, Severity};
+
+/// One code: what it means wherever it appears.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// `PC` and four digits.
+    pub id: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// A few words.
+    pub title: &'static str,
+    /// One or two sentences: what it means and why it matters.
+    pub explanation: &'static str,
+}
+
+impl Code {
+    /// A diagnostic with this code and its severity.
+    #[must_use]
+    pub fn at(&self, location: Location, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(self.id, self.severity, location, message)
+    }
+}
+
+/// The code with this id.
+#[must_use]
+pub fn find(id: &str) -> Option<&'static Code> {
+    ALL.iter().find(|code| code.id == id).copied()
+}
+
+macro_rules! codes {
+    ($($name:ident = $id:literal, $severity:ident, $title:literal, $explanation:literal;)*) => {
+        $(
+            #[doc = concat!($id, ": ", $title, ".")]
+            pub const $name: Code = Code {
+                id: $id,
+                severity: Severity::$severity,
+                title: $title,
+                explanation: $explanation,
+            };
+        )*
+
+        /// Every code, in order.
+        pub const ALL: &[&Code] = &[$(&$name),*];
+    };
+}
+
+codes! {
+    NOT_UTF8 = "PC0001", Error, "the file is not UTF-8",
+        "Manifests are UTF-8. A file in another encoding is not guessed at.";
+    SYNTAX = "PC0002", Error, "the file is neither YAML nor JSON",
+        "Nothing of a file that cannot be read whole is used.";
+    TOO_LARGE = "PC0003", Error, "the file is too large",
+        "Files are bounded in octets and in the number of values, so that no input exhausts memory.";
+    TOO_DEEP = "PC0004", Error, "values are nested too deep",
+        "Nesting is bounded, so that no input exhausts the stack.";
+    ALIAS = "PC0005", Error, "an alias that cannot be expanded",
+        "Aliases must point back to a finished anchor of the same document, and what they expand to is bounded.";
+    DUPLICATE_KEY = "PC0006", Error, "a key stands twice",
+        "Readers disagree on which of two equal keys wins, so neither is chosen.";
+    MERGE_KEY = "PC0007", Error, "a merge key that readers take differently",
+        "`<<` must merge objects and stand before the keys that override it.";
+    CONTROL_CHARACTER = "PC0008", Error, "a NUL character",
+        "No manifest holds a NUL; readers stop at it or drop it.";
+    TAG = "PC0009", Error, "a YAML tag that is not supported",
+        "Only the tags of JSON's own types are read.";
+    NOT_AN_OBJECT = "PC0010", Error, "not a Kubernetes object",
+        "Every document needs `apiVersion` and `kind`.";
+    PASSED_OVER = "PC0011", Note, "an unrelated kind",
+        "The document is of a kind that decides nothing here.";
+    UNKNOWN_KIND = "PC0012", Error, "a kind or version that the API does not have",
+        "The API server would answer that it knows no such kind.";
+    MISSING_NAME = "PC0013", Error, "no name",
+        "Every object needs `metadata.name`.";
+    BAD_NAME = "PC0014", Error, "a name that the API server refuses",
+        "Names of objects follow RFC 1123: lower-case letters, digits, `-` and, in most kinds, `.`.";
+    DEFAULT_NAMESPACE = "PC0015", Note, "no namespace",
+        "A namespaced object without `metadata.namespace` is read as one of namespace `default`.";
+    LOOKALIKE_KIND = "PC0016", Warning, "the kind of a policy in another API group",
+        "The kind is known, the API group is not, so the document decides nothing.";
+    UNKNOWN_FIELD = "PC0020", Error, "a field that the kind does not have",
+        "The API server drops or refuses unknown fields; a misspelt one silently changes what a policy means.";
+    WRONG_TYPE = "PC0021", Error, "a value of the wrong type",
+        "The API server refuses it. Unquoted `yes`, `on` or `1e3` are not strings in Kubernetes' YAML.";
+    MISSING_FIELD = "PC0022", Error, "a required field is missing",
+        "The API server refuses the object without it.";
+    UNKNOWN_WORD = "PC0023", Error, "a word that the field does not know",
+        "The field takes one of a few words, in exactly this spelling.";
+    OUT_OF_BOUNDS = "PC0024", Error, "too many entries, or a value too long",
+        "The schema of the kind bounds it.";
+    NULL_ENTRY = "PC0025", Error, "a null entry in a list",
+        "The API server refuses it; usually a dash with nothing behind it.";
+    EMPTY_LIST = "PC0026", Warning, "an empty list reads as not set",
+        "Istio decodes `[]` as if the field were absent, which usually matches more, not nothing.";
+    CONVERTED_KEY = "PC0027", Warning, "an unquoted key that is read as another",
+        "YAML 1.1 reads an unquoted `y`, `no` or `on` as a boolean, so the key becomes `true` or `false`.";
+    UNKNOWN_METADATA = "PC0028", Error, "a field that metadata does not have",
+        "The API server refuses or drops it; a misspelt `namespace` moves a policy to another one.";
+    TOO_MANY = "PC0029", Error, "too many diagnostics",
+        "The rest of the file's diagnostics is left out.";
+    TWO_ATTACHMENTS = "PC0030", Error, "two ways to attach",
+        "At most one of `selector`, `targetRefs` and `targetRef` may be set.";
+    SELECTOR_LABEL = "PC0031", Error, "a label that a selector cannot hold",
+        "Selectors compare labels exactly: no wildcards and no empty keys.";
+    EMPTY_SELECTOR = "PC0032", Warning, "a selector without labels",
+        "It selects every workload of the namespace (in the root namespace: of the mesh).";
+    TARGET_KIND = "PC0033", Error, "a kind that no policy can target",
+        "Targets are Service, ServiceEntry, Gateway and GatewayClass, each of its own group.";
+    TARGET_NAMESPACE = "PC0034", Error, "a target in another namespace",
+        "Istio does not support references across namespaces; such a target never matches.";
+    EMPTY_VALUE = "PC0035", Error, "an empty string",
+        "An empty value matches nothing and is refused.";
+    DRY_RUN_VALUE = "PC0036", Error, "a dry-run annotation that is no boolean",
+        "Istio refuses the policy; one that got past the webhook would be enforced.";
+    DRY_RUN_UNSUPPORTED = "PC0037", Error, "dry-run on what has none",
+        "Only ALLOW and DENY policies can be on trial.";
+    RESERVED_ANNOTATION = "PC0038", Error, "an annotation that is Istio's own",
+        "Istio's webhook refuses objects that carry it.";
+    SERVICE_ACCOUNTS_EXCLUSIVE = "PC0101", Error, "serviceAccounts beside principals or namespaces",
+        "One source names its peers in one way: service accounts, or principals and namespaces.";
+    NO_RULES = "PC0102", Error, "a DENY or CUSTOM policy without rules",
+        "It would never be triggered; an empty rule `{}` matches every request.";
+    PROVIDER_MISSING = "PC0103", Error, "a CUSTOM policy without a provider",
+        "CUSTOM delegates to the extension provider that `provider.name` names.";
+    PROVIDER_UNEXPECTED = "PC0104", Error, "a provider on a policy that is not CUSTOM",
+        "Only CUSTOM policies have a provider.";
+    CUSTOM_FIELD = "PC0105", Error, "a field that CUSTOM does not support",
+        "A CUSTOM policy cannot look at identities or tokens: its provider does.";
+    EMPTY_SOURCE = "PC0106", Error, "an entry of from without a source",
+        "An entry of `from` needs a `source` with at least one field.";
+    EMPTY_OPERATION = "PC0107", Error, "an entry of to without an operation",
+        "An entry of `to` needs an `operation` with at least one field.";
+    BAD_ADDRESS = "PC0108", Error, "not an address or block",
+        "Addresses are IPv4 or IPv6, with an optional prefix length.";
+    BAD_PORT = "PC0109", Error, "not a port",
+        "Ports are whole numbers; 0 to 65535 in a rule, 1 to 65535 elsewhere.";
+    BAD_SERVICE_ACCOUNT = "PC0110", Error, "not a service account",
+        "A service account is `name` or `namespace/name`, without wildcards.";
+    BAD_TRUST_DOMAIN = "PC0111", Error, "not a trust domain",
+        "A trust domain has no `/` and at most one `*`, at one of its ends.";
+    BAD_TEMPLATE = "PC0112", Error, "a path template that Istio refuses",
+        "`{*}` and `{**}` are whole segments, `{**}` is the last of them, and the rest is what a path can hold.";
+    ABORTS_ENVOY = "PC0113", Error, "a path template that Envoy cannot load",
+        "Istio accepts it, and every Envoy that receives it refuses its configuration or aborts.";
+    EMPTY_KEY = "PC0114", Error, "a condition without a key",
+        "A condition names the attribute that it looks at.";
+    UNKNOWN_KEY = "PC0115", Error, "an attribute that does not exist",
+        "Istio refuses it; in a policy that got past the webhook the whole rule is dropped, even of a DENY.";
+    BAD_KEY = "PC0116", Error, "an attribute without its bracketed name",
+        "`request.headers`, `request.auth.claims` and `experimental.envoy.filters.` take a name in brackets.";
+    NO_VALUES = "PC0117", Error, "a condition without values",
+        "A condition needs `values` or `notValues`.";
+    PORTS_WITHOUT_SELECTOR = "PC0201", Error, "ports on a PeerAuthentication without a selector",
+        "Ports are those of workloads, so a policy for a namespace or the mesh has none.";
+    NO_PORTS = "PC0202", Error, "portLevelMtls without a port",
+        "The schema wants at least one entry.";
+    TWO_KEY_SOURCES = "PC0301", Error, "two sources of keys",
+        "At most one of `jwks` and `jwksUri` may be set.";
+    JWKS_URI = "PC0302", Error, "not the address of a key set",
+        "Istio fetches keys over http or https only.";
+    JWKS = "PC0303", Error, "not a key set",
+        "`jwks` holds a JSON Web Key Set (RFC 7517) as text.";
+    PRIVATE_KEY = "PC0304", Warning, "a private key in a key set",
+        "Verification needs public keys only; whoever reads the policy can sign tokens.";
+    HEADER_NAME = "PC0305", Error, "not a header name",
+        "Names of headers are letters, digits, `-` and `_`.";
+    DURATION = "PC0306", Error, "not a duration",
+        "A duration is a number of seconds, such as `5s`, at least 1 ms.";
+    UNKNOWN_MESH_KEY = "PC0401", Warning, "a MeshConfig key that was never published",
+        "It is ignored; a misspelt key is an error instead.";
+}

@@ -1,0 +1,69 @@
+//! Annotations that Istio's webhook looks at, on every kind it validates.
+
+use super::path::Path;
+use super::reader::Reader;
+use super::{Action, DRY_RUN, Metadata, parse_bool};
+use crate::diagnostic::code;
+use crate::document::Excerpt;
+
+/// Istio's own annotations, refused on objects of users.
+const RESERVED: &[&str] = &[
+    "internal.istio.io/parents",
+    "internal.istio.io/parent-namespace",
+    "internal.istio.io/webhook-always-reject",
+];
+
+/// Checks the annotations of a policy; `action` is that of an AuthorizationPolicy.
+pub(super) fn check(meta: &Metadata, action: Option<Action>, reader: &mut Reader<'_>) {
+    if meta.annotations.is_empty() {
+        return;
+    }
+    let root = Path::Root;
+    let metadata = root.key("metadata");
+    let path = metadata.key("annotations");
+    for name in RESERVED {
+        if let Some(value) = meta.annotations.get(*name) {
+            reader.report(
+                &code::RESERVED_ANNOTATION,
+                value.at.clone(),
+                &path.key(name),
+                format!("the annotation `{name}` is Istio's own"),
+                "remove it",
+            );
+        }
+    }
+    let Some(value) = meta.annotations.get(DRY_RUN) else {
+        return;
+    };
+    let path = path.key(DRY_RUN);
+    match action {
+        Some(Action::Allow | Action::Deny) => {
+            if parse_bool(&value.value).is_none() {
+                reader.report(
+                    &code::DRY_RUN_VALUE,
+                    value.at.clone(),
+                    &path,
+                    format!(
+                        "`{}` is not a boolean for `{DRY_RUN}`",
+                        Excerpt(&value.value)
+                    ),
+                    "write `\"true\"` or `\"false\"`",
+                );
+            }
+        }
+        Some(Action::Audit | Action::Custom) => reader.report(
+            &code::DRY_RUN_UNSUPPORTED,
+            value.at.clone(),
+            &path,
+            format!("`{DRY_RUN}` on a policy that is neither ALLOW nor DENY"),
+            "remove the annotation",
+        ),
+        None => reader.report(
+            &code::DRY_RUN_UNSUPPORTED,
+            value.at.clone(),
+            &path,
+            format!("`{DRY_RUN}` on a kind that has no dry-run"),
+            "remove the annotation: only AuthorizationPolicy has a dry-run",
+        ),
+    }
+}

@@ -1,0 +1,30 @@
+//! Documents, resources and diagnostics, as `policy check` shows them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on must stop"
+)]
+
+#[path = "documents/parity.rs"]
+mod parity;
+
+use std::path::PathBuf;
+
+use portcullis_policy::document::SourceText;
+
+/// A source text as if read from `file`.
+fn source(file: &str, text: &[u8]) -> SourceText {
+    SourceText {
+        file: file.into(),
+        bytes: text.into(),
+    }
+}
+
+/// A file of the workspace.
+fn workspace(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(path)
+}
