@@ -9,7 +9,6 @@
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,8 +116,8 @@ pub(crate) fn list(paths: &[PathBuf]) -> Result<Vec<Entry>, ReadError> {
 #[derive(Default)]
 struct Walk {
     entries: Vec<Entry>,
-    /// Device and inode of every file, so that none is read twice.
-    seen: HashSet<(u64, u64)>,
+    /// Files behind their links, so that none is read twice.
+    seen: HashSet<PathBuf>,
     /// Folders that we are in, behind their links.
     inside: Vec<PathBuf>,
 }
@@ -162,7 +161,9 @@ impl Walk {
     }
 
     fn file(&mut self, path: &Path, metadata: Metadata) -> Result<(), ReadError> {
-        if !self.seen.insert((metadata.dev(), metadata.ino())) {
+        // A pipe from the shell has no path behind its link; it is what it is.
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if !self.seen.insert(real) {
             return Ok(());
         }
         if self.entries.len() == MAX_FILES {

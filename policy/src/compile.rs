@@ -8,16 +8,16 @@ use rustc_hash::FxHashMap;
 
 use crate::cedar::context::Uids;
 use crate::cedar::{emit, schema};
-use crate::diagnostic::{Diagnostic, Location, Severity};
+use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
 use crate::inventory::Inventory;
 use crate::mesh::Mesh;
 use crate::model::{Dialect, Rule};
 use crate::policy_set::{Policy, PolicySet};
-use crate::resource::{Metadata, Resource};
+use crate::resource::{self, CedarFile, FileResources, Metadata, Resource};
 use crate::settings::Settings;
-use crate::shim::{self as resource, self as lint, FileResources};
 use crate::snapshot::{Parts, Snapshot};
+use crate::user;
 
 /// The input of a compilation.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +73,7 @@ impl Compiler {
                 {
                     return Arc::clone(read);
                 }
-                let read = Arc::new(resource::read(source));
+                let read = Arc::new(read(source));
                 self.files.insert(
                     Arc::clone(&source.file),
                     (source.clone(), Arc::clone(&read)),
@@ -100,10 +100,15 @@ impl Compiler {
             .collect();
         let (mesh, notes) = Mesh::resolve(&resources, settings);
         diagnostics.extend(notes);
-        let mut trust_domains = vec![mesh.trust_domain.clone()];
-        trust_domains.extend(mesh.trust_domain_aliases.iter().cloned());
-        diagnostics.extend(lint::lint(&resources, &mesh.root_namespace, &trust_domains));
         let policies = self.lower(&resources, &mesh, &mut diagnostics);
+        let mut user_policies = Vec::new();
+        for resource in &resources {
+            if let Resource::Cedar(file) = resource.as_ref() {
+                let (policies, found) = user::read(file, &mesh.root_namespace);
+                user_policies.extend(policies.into_iter().map(Arc::new));
+                diagnostics.extend(found);
+            }
+        }
         let uids = Uids::new().map_err(|e| vec![defect(&e, Location::default())])?;
         let refused = diagnostics
             .iter()
@@ -112,7 +117,7 @@ impl Compiler {
             return Err(diagnostics);
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
-        let set = PolicySet::new(policies, Vec::new(), &resources, &mesh);
+        let set = PolicySet::new(policies, user_policies, &resources, &mesh);
         Ok(Snapshot::new(Parts {
             revision,
             diagnostics,
@@ -161,9 +166,6 @@ impl Compiler {
     }
 }
 
-/// Code: a generated policy that strict validation refuses.
-pub const INTERNAL: &str = "PC0900";
-
 /// True for what Istio's schema or webhook refuses in a policy that can be read all the same; what
 /// cannot be read cannot bypass anything.
 fn bypasses_webhook(code: &str) -> bool {
@@ -172,6 +174,35 @@ fn bypasses_webhook(code: &str) -> bool {
 
 fn proposed_sources(documents: &Documents) -> &[SourceText] {
     documents.candidate.as_deref().unwrap_or_default()
+}
+
+/// Reads one file: Cedar by its ending, everything else as manifests.
+fn read(source: &SourceText) -> FileResources {
+    if !source.file.ends_with(".cedar") {
+        return resource::read(source);
+    }
+    match std::str::from_utf8(&source.bytes) {
+        Ok(text) => FileResources {
+            resources: vec![Arc::new(Resource::Cedar(CedarFile {
+                file: Arc::clone(&source.file),
+                text: Arc::from(text),
+                namespace: None,
+            }))],
+            diagnostics: Vec::new(),
+        },
+        Err(why) => {
+            let at = Location {
+                file: Arc::clone(&source.file),
+                line: 1,
+                column: 1,
+            };
+            let message = format!("the file is not UTF-8 from octet {}", why.valid_up_to());
+            FileResources {
+                resources: Vec::new(),
+                diagnostics: vec![code::NOT_UTF8.at(at, message)],
+            }
+        }
+    }
 }
 
 /// Compiles `documents` once.
@@ -212,13 +243,9 @@ fn add(set: &mut ast::PolicySet, rule: &Rule) -> Result<(), String> {
 }
 
 fn defect(why: &str, at: Location) -> Diagnostic {
-    Diagnostic::new(
-        INTERNAL,
-        Severity::Error,
-        at,
-        format!("the generated Cedar policy is refused: {why}"),
-    )
-    .with_hint("this is a defect of Portcullis: please report it with the manifest")
+    code::INTERNAL
+        .at(at, format!("the generated Cedar policy is refused: {why}"))
+        .with_hint("this is a defect of Portcullis: please report it with the manifest")
 }
 
 /// The resources of `base` with those of `proposed` in the place of their namesakes.

@@ -172,7 +172,21 @@ fn reading(
     );
     worker.found = found;
     matching.retain(|rule| facts.rule(rule));
-    let answers = worker.evaluate(&facts, &matching, snapshot.uids());
+    let mut answers = worker.evaluate(&facts, &matching, snapshot.uids());
+    if let (false, Some(destination)) = (
+        slice.user.is_empty(),
+        snapshot.inventory().workload(located.resolved.workload),
+    ) {
+        let target = located.resolved.target;
+        answers.extend(worker.evaluate_user(
+            &facts,
+            target,
+            &slice.user,
+            destination,
+            snapshot.uids(),
+        ));
+        matching.extend(slice.user.iter().map(|user| &user.rule));
+    }
     let satisfied = Satisfied::new(&matching, &answers);
     let enforced = combine(snapshot, slice, &satisfied, Trial::No);
     let dry_run = slice.has_trial.then(|| {

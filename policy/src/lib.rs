@@ -28,7 +28,6 @@ pub mod request;
 pub mod request_authentication;
 pub mod resource;
 pub mod settings;
-pub mod shim;
 pub mod slice;
 pub mod slices;
 pub mod snapshot;

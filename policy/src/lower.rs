@@ -16,7 +16,7 @@ use crate::mesh::Mesh;
 use crate::model::{Dialect, Role, Rule, RuleId};
 use crate::resource::{Action, AuthorizationPolicy, RuleSpec};
 
-pub use condition::header_name;
+pub use envoy::fact;
 
 /// A rule that has no counterpart in a dialect, and why: explain reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]

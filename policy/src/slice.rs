@@ -13,6 +13,7 @@ use crate::policy_set::{PolicySet, UserPolicyId};
 use crate::request::Target;
 use crate::request_authentication::TokenRules;
 use crate::resource::MtlsMode;
+use crate::user::UserPolicy;
 
 /// What a destination's rules depend on: equal contents are one slice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +114,8 @@ pub struct Slice {
     pub has_allow_on_trial: bool,
     /// Some policy that applies is on trial.
     pub has_trial: bool,
+    /// User policies that can apply.
+    pub user: Vec<Arc<UserPolicy>>,
     /// Where tokens are looked for.
     pub tokens: Option<TokenRules>,
     mtls: BTreeMap<Port, (MtlsMode, Option<Arc<Rule>>)>,
@@ -145,13 +148,19 @@ impl Slice {
             );
         }
         for user in contents.user.iter().filter_map(|id| set.user_policy(*id)) {
+            has_trial |= user.rule.dry_run;
             if user.is_permit() {
-                has_allow = true;
+                has_allow |= !user.rule.dry_run;
                 has_allow_on_trial = true;
             }
         }
         rules.sort_by(|(a, _), (b, _)| a.cmp(b));
         let rules: Vec<Arc<Rule>> = rules.into_iter().map(|(_, rule)| rule).collect();
+        let user = contents
+            .user
+            .iter()
+            .filter_map(|id| set.user_policy(*id).cloned())
+            .collect();
         let index = Index::build(rules.iter().map(AsRef::as_ref));
         let tokens = TokenRules::combine(
             contents
@@ -179,6 +188,7 @@ impl Slice {
             has_allow,
             has_allow_on_trial,
             has_trial,
+            user,
             tokens,
             mtls,
             token_rule,

@@ -8,11 +8,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
-    EntityUIDEntry, Literal, Request as CedarRequest, SlotEnv, ValueKind,
+    EntityUIDEntry, Expr, Literal, Request as CedarRequest, SlotEnv, ValueKind,
 };
 use cedar_policy_core::entities::Entities;
 use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
+use cedar_policy_core::parser;
 use rustc_hash::FxHashMap;
 
 use crate::cedar::context::{self, FactTexts, Uids};
@@ -20,7 +21,10 @@ use crate::cedar::program::{Attributes, Program};
 use crate::facts::Facts;
 use crate::inventory::Candidate;
 use crate::model::{Dialect, Rule};
+use crate::request::Target;
+use crate::resource::Workload;
 use crate::slice::Slice;
+use crate::user::UserPolicy;
 
 /// Programs kept per worker; the oldest snapshot's go first.
 const MOST_PROGRAMS: usize = 8192;
@@ -48,6 +52,7 @@ pub struct Worker {
     /// Which snapshot this belongs to.
     snapshot: u64,
     programs: FxHashMap<usize, (Arc<Rule>, Program)>,
+    user: FxHashMap<usize, (Arc<UserPolicy>, Option<Expr>)>,
     answers: FxHashMap<Box<[u8]>, Box<[Answer]>>,
     slices: FxHashMap<(Candidate, Dialect), Arc<Slice>>,
     texts: FactTexts,
@@ -115,6 +120,64 @@ impl Worker {
         Some(slice)
     }
 
+    /// Evaluates user policies, scope and all, in the full context: they may read anything.
+    pub fn evaluate_user(
+        &mut self,
+        facts: &Facts<'_>,
+        target: Target,
+        policies: &[Arc<UserPolicy>],
+        destination: &Workload,
+        uids: &Uids,
+    ) -> Vec<Answer> {
+        if policies.is_empty() {
+            return Vec::new();
+        }
+        if self.user.len() > MOST_PROGRAMS {
+            self.user.clear();
+        }
+        let mut texts = FactTexts::default();
+        for policy in policies {
+            for test in &policy.facts {
+                texts.note(test, test.holds(facts));
+            }
+            let id = Arc::as_ptr(policy) as usize;
+            // Parsed per worker: a shared tree would slow every thread down.
+            self.user.entry(id).or_insert_with(|| {
+                let parsed = parser::parse_policy(None, &policy.text).ok();
+                (Arc::clone(policy), parsed.map(|p| p.condition()))
+            });
+        }
+        let resource = context::Resource {
+            workload: destination,
+            attachments: Vec::new(),
+        };
+        let context = context::full(facts, target, uids, texts);
+        let principal = facts.identities.first().copied().unwrap_or_default();
+        let action = if facts.http.is_some() {
+            &uids.http
+        } else {
+            &uids.connect
+        };
+        let request = CedarRequest::new_unchecked(
+            EntityUIDEntry::known(uids.workload(principal), None),
+            EntityUIDEntry::known(action.clone(), None),
+            EntityUIDEntry::known(resource.uid(uids), None),
+            Some(context),
+        );
+        let entities = context::entities(facts, uids, &resource);
+        let evaluator = Evaluator::new(request, &entities, Extensions::all_available());
+        let slots = SlotEnv::default();
+        policies
+            .iter()
+            .map(
+                |policy| match self.user.get(&(Arc::as_ptr(policy) as usize)) {
+                    Some((_, Some(condition))) => answer(&evaluator, condition, &slots),
+                    _ => Answer::Error,
+                },
+            )
+            .collect()
+    }
+
     /// Evaluates the conditions of `rules`, whose scope is known to hold, by Cedar.
     pub fn evaluate(
         &mut self,
@@ -172,14 +235,7 @@ impl Worker {
                 let Some((_, program)) = self.programs.get(&(Arc::as_ptr(rule) as usize)) else {
                     return Answer::Error;
                 };
-                match evaluator
-                    .interpret(&program.condition, &slots)
-                    .map(|v| v.value)
-                {
-                    Ok(ValueKind::Lit(Literal::Bool(true))) => Answer::Satisfied,
-                    Ok(ValueKind::Lit(Literal::Bool(false))) => Answer::Not,
-                    Ok(_) | Err(_) => Answer::Error,
-                }
+                answer(&evaluator, &program.condition, &slots)
             })
             .collect();
         if memo {
@@ -190,5 +246,13 @@ impl Worker {
                 .insert(self.key.as_slice().into(), answers.as_slice().into());
         }
         answers
+    }
+}
+
+fn answer(evaluator: &Evaluator<'_>, condition: &Expr, slots: &SlotEnv) -> Answer {
+    match evaluator.interpret(condition, slots).map(|v| v.value) {
+        Ok(ValueKind::Lit(Literal::Bool(true))) => Answer::Satisfied,
+        Ok(ValueKind::Lit(Literal::Bool(false))) => Answer::Not,
+        Ok(_) | Err(_) => Answer::Error,
     }
 }

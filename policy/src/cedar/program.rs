@@ -109,6 +109,17 @@ pub struct FactTest {
 }
 
 impl FactTest {
+    /// A fact that a user policy names.
+    #[must_use]
+    pub fn new(set: FactSet, text: SmolStr, matcher: Matcher) -> Self {
+        Self {
+            set,
+            text,
+            any: vec![matcher],
+            certain: set != FactSet::Possible,
+        }
+    }
+
     /// Whether the fact stands in its set for this request.
     #[must_use]
     pub fn holds(&self, facts: &Facts<'_>) -> bool {

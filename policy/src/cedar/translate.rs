@@ -1,6 +1,5 @@
 //! A snapshot's policies as Cedar text.
 
-use cedar_policy_core::ast;
 use cedar_policy_formatter::{Config, policies_str_to_pretty};
 
 use super::emit;
@@ -17,6 +16,14 @@ pub fn snapshot(set: &PolicySet) -> Vec<TranslatedPolicy> {
             all.extend(policy.lowered(dialect).rules.iter().filter_map(|r| rule(r)));
         }
     }
+    all.extend(set.all_user_policies().map(|user| {
+        TranslatedPolicy {
+            id: user.rule.id.to_string(),
+            origin: user.rule.at.clone(),
+            cedar: policies_str_to_pretty(&user.text, &Config::default())
+                .unwrap_or_else(|_| user.text.to_string()),
+        }
+    }));
     all
 }
 
@@ -24,8 +31,8 @@ pub fn snapshot(set: &PolicySet) -> Vec<TranslatedPolicy> {
 #[must_use]
 pub fn rule(rule: &Rule) -> Option<TranslatedPolicy> {
     let policy = emit::policy(rule).ok()?;
-    let policy = ast::Policy::try_from(cedar_policy_core::pst::Policy::Static(policy)).ok()?;
-    let text = policy.to_string();
+    // Printed from the tree, which keeps one `when` for each of `from`, `to` and `when`.
+    let text = policy.body().to_string();
     Some(TranslatedPolicy {
         id: emit::policy_id(rule),
         origin: rule.at.clone(),

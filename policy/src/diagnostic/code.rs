@@ -3,6 +3,7 @@
 //!
 //! PC00xx: documents, schema and metadata. PC01xx: AuthorizationPolicy. PC02xx: PeerAuthentication.
 //! PC03xx: RequestAuthentication. PC04xx: MeshConfig and inventory. PC05xx: documents seen together.
+//! PC06xx: user-written Cedar. PC09xx: defects of ours.
 
 use super::{Diagnostic, Location, Severity};
 
@@ -173,4 +174,20 @@ codes! {
         "A duration is a number of seconds, such as `5s`, at least 1 ms.";
     UNKNOWN_MESH_KEY = "PC0401", Warning, "a MeshConfig key that was never published",
         "It is ignored; a misspelt key is an error instead.";
+    CEDAR_SYNTAX = "PC0601", Error, "Cedar that cannot be read",
+        "The file is not Cedar; nothing of it is used.";
+    CEDAR_INVALID = "PC0602", Error, "a Cedar policy that strict validation refuses",
+        "A policy that could fail while it is evaluated would be skipped, so it is refused before.";
+    CEDAR_TEMPLATE = "PC0603", Error, "a Cedar template",
+        "Templates have slots, and nothing here links them.";
+    CEDAR_SCOPE = "PC0604", Error, "a scope or selector that selects nothing",
+        "A user policy selects its workloads by scope or by `@selector`.";
+    CEDAR_UNSCOPED = "PC0605", Warning, "a Cedar policy for the whole mesh",
+        "Without scope, selector or namespace a policy applies to every workload.";
+    CEDAR_FACT = "PC0606", Error, "a fact that cannot be computed",
+        "Facts are computed for the texts that policies name, so a policy names them as literals.";
+    CEDAR_DUPLICATE = "PC0607", Error, "two Cedar policies of one name",
+        "Decisions report policies by namespace and `@id`.";
+    INTERNAL = "PC0900", Error, "a generated policy that Cedar refuses",
+        "A defect of Portcullis: please report it with the manifest.";
 }

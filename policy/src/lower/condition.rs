@@ -70,7 +70,7 @@ impl Key {
 
 /// Header names are compared without case.
 #[must_use]
-pub fn header_name(name: &str) -> HeaderName {
+fn header_name(name: &str) -> HeaderName {
     HeaderName(Arc::from(name.to_ascii_lowercase()))
 }
 

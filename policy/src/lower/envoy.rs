@@ -75,6 +75,55 @@ pub fn fill(mut rule: Rule, spec: &RuleSpec, mesh: &Mesh) -> Result<Rule, String
     Ok(rule)
 }
 
+/// Reads a fact as user policies name it: `KEY: VALUE`, KEY being a key of `when`.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn fact(text: &str) -> Result<Matcher, String> {
+    let shape = || format!("`{text}` is not a fact of the form `KEY: VALUE`");
+    // Names in brackets may hold a colon, so the key ends behind the bracket where there is one.
+    let end = match text.find('[') {
+        Some(open) if text.get(..open).is_some_and(|key| !key.contains(": ")) => {
+            text.find("]: ").map(|at| at.saturating_add(1))
+        }
+        _ => text.find(": "),
+    };
+    let (key, value) = end
+        .and_then(|at| text.split_at_checked(at))
+        .ok_or_else(shape)?;
+    let value = value.strip_prefix(": ").ok_or_else(shape)?;
+    let parsed = Key::parse(key).ok_or_else(|| format!("`{key}` is no key of `when`"))?;
+    if parsed == Key::ServiceAccount && !value.contains('/') {
+        return Err(format!(
+            "write the service account of `{text}` as `namespace/name`"
+        ));
+    }
+    let mesh = Mesh::default();
+    let builder = Builder {
+        role: &Role::Allow,
+        dialect: Dialect::Http,
+        mesh: &mesh,
+        policy_namespace: "",
+    };
+    let matchers = match parsed {
+        // Written as it is compared: no trust domain is migrated in user policies.
+        Key::Principal => {
+            vec![Matcher::Identity(
+                IdentityField::Principal,
+                Pattern::principal(value),
+            )]
+        }
+        Key::TrustDomain => {
+            vec![Matcher::Identity(
+                IdentityField::TrustDomain,
+                Pattern::trust_domain(value),
+            )]
+        }
+        other => builder.condition(&other, value)?,
+    };
+    matchers.into_iter().next().ok_or_else(shape)
+}
+
 fn alternative(index: usize, clauses: Vec<Clause>) -> Alternative {
     Alternative {
         index: u32::try_from(index).unwrap_or(u32::MAX),

@@ -1,0 +1,344 @@
+//! `.cedar` text to user policies, or diagnostics.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{
+    self, BinaryOp, Effect, EntityReference, Expr, ExprKind, Literal,
+    PrincipalOrResourceConstraint, Var,
+};
+use cedar_policy_core::parser;
+
+use super::{Reach, UserPolicy};
+use crate::cedar::fact::FactSet;
+use crate::cedar::program::FactTest;
+use crate::cedar::schema;
+use crate::diagnostic::{Diagnostic, Location, code};
+use crate::lower;
+use crate::model::{Dialect, Matcher, Role, Rule, RuleId};
+use crate::path::template::PathTemplate;
+use crate::resource::CedarFile;
+
+/// Reads every policy of a file. `root_namespace` is where policies without `@namespace` live.
+#[must_use]
+pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let set = match parser::parse_policyset(&file.text) {
+        Ok(set) => set,
+        Err(errors) => {
+            for error in errors.iter() {
+                let at = miette::Diagnostic::labels(error).and_then(|mut l| l.next());
+                let at = location(file, at.map_or(0, |l| l.offset()));
+                diagnostics.push(code::CEDAR_SYNTAX.at(at, error.to_string().replace('\n', " ")));
+            }
+            return (Vec::new(), diagnostics);
+        }
+    };
+    let mut templates: Vec<&ast::Template> = set.all_templates().collect();
+    templates.sort_by_key(|t| t.loc().map_or(0, |l| l.start()));
+    let mut policies = Vec::new();
+    let mut names = BTreeSet::new();
+    for (index, template) in templates.into_iter().enumerate() {
+        let reader = Reader {
+            file,
+            root_namespace,
+            template,
+            index,
+        };
+        match reader.policy() {
+            Ok((policy, warnings)) => {
+                if !names.insert((
+                    policy.rule.id.namespace.clone(),
+                    policy.rule.id.name.clone(),
+                )) {
+                    diagnostics.push(code::CEDAR_DUPLICATE.at(
+                        reader.at(),
+                        format!("policy `{}` stands twice", policy.rule.id),
+                    ));
+                }
+                diagnostics.extend(warnings);
+                policies.push(policy);
+            }
+            Err(errors) => diagnostics.extend(errors),
+        }
+    }
+    (policies, diagnostics)
+}
+
+fn location(file: &CedarFile, offset: usize) -> Location {
+    let before = file.text.get(..offset).unwrap_or(&file.text);
+    let line = before.matches('\n').count().saturating_add(1);
+    let column = before
+        .rsplit('\n')
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .count()
+        .saturating_add(1);
+    Location {
+        file: Arc::clone(&file.file),
+        line: u32::try_from(line).unwrap_or(u32::MAX),
+        column: u32::try_from(column).unwrap_or(u32::MAX),
+    }
+}
+
+struct Reader<'f> {
+    file: &'f CedarFile,
+    root_namespace: &'f str,
+    template: &'f ast::Template,
+    index: usize,
+}
+
+impl Reader<'_> {
+    fn at(&self) -> Location {
+        location(self.file, self.template.loc().map_or(0, |l| l.start()))
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.template
+            .annotations()
+            .find(|(k, _)| k.as_ref() == key)
+            .map(|(_, v)| v.val.as_str())
+    }
+
+    fn policy(&self) -> Result<(UserPolicy, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let at = self.at();
+        if self.template.slots().next().is_some() {
+            let message = "a template cannot be used: it has slots that nothing fills";
+            return Err(vec![code::CEDAR_TEMPLATE.at(at, message)]);
+        }
+        let mut errors = Vec::new();
+        let name = self.annotation("id").map_or_else(
+            || format!("{}:policy{}", file_stem(&self.file.file), self.index),
+            str::to_owned,
+        );
+        let namespace = self
+            .annotation("namespace")
+            .or(self.file.namespace.as_deref())
+            .filter(|n| *n != self.root_namespace);
+        let selector = self.selector().unwrap_or_else(|e| {
+            errors.push(*e);
+            Vec::new()
+        });
+        let reach = self.reach().unwrap_or_else(|e| {
+            errors.push(*e);
+            Reach::Mesh
+        });
+        let facts = self.facts(&mut errors);
+        let text = self.text(namespace, &selector);
+        errors.extend(self.check(&text));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mut warnings = Vec::new();
+        if reach == Reach::Mesh && selector.is_empty() && namespace.is_none() {
+            let what = if self.template.effect() == Effect::Permit {
+                "permit"
+            } else {
+                "forbid"
+            };
+            warnings.push(
+                code::CEDAR_UNSCOPED
+                    .at(
+                        at.clone(),
+                        format!("this {what} applies to every workload of the mesh"),
+                    )
+                    .with_hint(
+                        "scope it by `resource in Namespace::\"…\"` or `@selector(\"app=…\")`",
+                    ),
+            );
+        }
+        let rule = Rule {
+            id: RuleId {
+                namespace: Arc::from(namespace.unwrap_or(self.root_namespace)),
+                name: Arc::from(name.as_str()),
+                index: None,
+            },
+            role: match self.template.effect() {
+                Effect::Permit => Role::Allow,
+                Effect::Forbid => Role::Deny,
+            },
+            dialect: Dialect::Http,
+            dry_run: self.annotation("dry_run") == Some("true"),
+            at,
+            from: Vec::new(),
+            to: Vec::new(),
+            when: Vec::new(),
+            never: false,
+        };
+        let policy = UserPolicy {
+            rule: Arc::new(rule),
+            text: Arc::from(text.as_str()),
+            facts,
+            reach,
+            namespace: namespace.map(str::to_owned),
+            selector,
+        };
+        Ok((policy, warnings))
+    }
+
+    /// `app=web,version=v1`.
+    fn selector(&self) -> Result<Vec<(String, String)>, Box<Diagnostic>> {
+        let Some(text) = self.annotation("selector") else {
+            return Ok(Vec::new());
+        };
+        text.split(',')
+            .map(|pair| {
+                pair.trim()
+                    .split_once('=')
+                    .filter(|(key, _)| !key.is_empty())
+                    .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| {
+                Box::new(
+                    code::CEDAR_SCOPE
+                        .at(
+                            self.at(),
+                            format!("`@selector(\"{text}\")` is not a list of labels"),
+                        )
+                        .with_hint("write `@selector(\"app=web,version=v1\")`"),
+                )
+            })
+    }
+
+    fn reach(&self) -> Result<Reach, Box<Diagnostic>> {
+        let reference = match self.template.resource_constraint().as_inner() {
+            PrincipalOrResourceConstraint::Any | PrincipalOrResourceConstraint::Is(_) => {
+                return Ok(Reach::Mesh);
+            }
+            PrincipalOrResourceConstraint::Eq(r)
+            | PrincipalOrResourceConstraint::In(r)
+            | PrincipalOrResourceConstraint::IsIn(_, r) => r,
+        };
+        let EntityReference::EUID(uid) = reference else {
+            return Ok(Reach::Mesh);
+        };
+        let id: &str = uid.eid().as_ref();
+        match uid.entity_type().to_string().as_str() {
+            "Workload" => Ok(Reach::Workload(id.to_owned())),
+            "Namespace" => Ok(Reach::Namespace(id.to_owned())),
+            other => Err(Box::new(
+                code::CEDAR_SCOPE
+                    .at(self.at(), format!("the scope of a user policy cannot name an `{other}`"))
+                    .with_hint("use `resource == Workload::\"namespace/name\"` or `resource in Namespace::\"…\"`"),
+            )),
+        }
+    }
+
+    /// The policy's text with what its namespace and selector add as a last condition.
+    fn text(&self, namespace: Option<&str>, selector: &[(String, String)]) -> String {
+        let text = self
+            .template
+            .loc()
+            .and_then(|l| l.snippet())
+            .unwrap_or_default();
+        let quoted = |s: &str| format!("\"{}\"", s.escape_debug());
+        let mut conditions = Vec::new();
+        if let Some(namespace) = namespace {
+            conditions.push(format!("resource in Namespace::{}", quoted(namespace)));
+        }
+        for (key, value) in selector {
+            let (key, value) = (quoted(key), quoted(value));
+            conditions.push(format!(
+                "resource.hasTag({key}) && resource.getTag({key}) == {value}"
+            ));
+        }
+        if conditions.is_empty() {
+            return text.to_owned();
+        }
+        let body = text.trim_end().trim_end_matches(';');
+        format!("{body}\nwhen {{ {} }};", conditions.join(" && "))
+    }
+
+    fn check(&self, text: &str) -> Vec<Diagnostic> {
+        let set = match parser::parse_policyset(text) {
+            Ok(set) => set,
+            Err(e) => return vec![code::CEDAR_SYNTAX.at(self.at(), e.to_string())],
+        };
+        let refused = schema::validate(&set).err().unwrap_or_default();
+        refused
+            .into_iter()
+            .map(|r| code::CEDAR_INVALID.at(self.at(), r.0.replace('\n', " ")))
+            .collect()
+    }
+
+    /// Facts named by `context.facts.contains("…")` and its like: only literals can be computed.
+    fn facts(&self, errors: &mut Vec<Diagnostic>) -> Vec<FactTest> {
+        let mut tests = Vec::new();
+        let Some(condition) = self.template.non_scope_constraints() else {
+            return tests;
+        };
+        let mut understood = 0usize;
+        let mut mentioned = 0usize;
+        for expr in condition.subexpressions() {
+            if fact_set(expr).is_some() {
+                mentioned = mentioned.saturating_add(1);
+            }
+            let ExprKind::BinaryApp { op, arg1, arg2 } = expr.expr_kind() else {
+                continue;
+            };
+            let Some(set) = fact_set(arg1) else { continue };
+            let literals = match (op, arg2.expr_kind()) {
+                (BinaryOp::Contains, ExprKind::Lit(Literal::String(s))) => vec![s.clone()],
+                (BinaryOp::ContainsAny | BinaryOp::ContainsAll, ExprKind::Set(items)) => items
+                    .iter()
+                    .filter_map(|i| match i.expr_kind() {
+                        ExprKind::Lit(Literal::String(s)) => Some(s.clone()),
+                        _ => None,
+                    })
+                    .collect(),
+                _ => continue,
+            };
+            understood = understood.saturating_add(1);
+            for text in literals {
+                match matcher(set, &text) {
+                    Ok(matcher) => tests.push(FactTest::new(set, text, matcher)),
+                    Err(why) => errors.push(code::CEDAR_FACT.at(self.at(), why)),
+                }
+            }
+        }
+        if understood != mentioned {
+            errors.push(
+                code::CEDAR_FACT
+                    .at(
+                        self.at(),
+                        "a set of facts is used other than by `contains` of a literal",
+                    )
+                    .with_hint("write `context.facts.contains(\"source.namespace: shop\")`"),
+            );
+        }
+        tests
+    }
+}
+
+/// The set that an expression names.
+fn fact_set(expr: &Expr) -> Option<FactSet> {
+    let ExprKind::GetAttr { expr: of, attr } = expr.expr_kind() else {
+        return None;
+    };
+    match (attr.as_str(), of.expr_kind()) {
+        ("facts", ExprKind::Var(Var::Context)) => Some(FactSet::Facts),
+        ("possible", ExprKind::Var(Var::Context)) => Some(FactSet::Possible),
+        ("lists", ExprKind::Var(Var::Context)) => Some(FactSet::Lists),
+        ("templates", ExprKind::GetAttr { expr, attr }) if attr == "http" => {
+            matches!(expr.expr_kind(), ExprKind::Var(Var::Context)).then_some(FactSet::Templates)
+        }
+        _ => None,
+    }
+}
+
+fn matcher(set: FactSet, text: &str) -> Result<Matcher, String> {
+    match set {
+        FactSet::Templates => PathTemplate::parse(text)
+            .map(|t| Matcher::Template(Arc::new(t)))
+            .map_err(|e| format!("`{text}` is not a path template: {e}")),
+        FactSet::Facts | FactSet::Possible => lower::fact(text),
+        FactSet::Lists => Err("`context.lists` is for generated policies alone".to_owned()),
+    }
+}
+
+fn file_stem(file: &str) -> &str {
+    let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
+    name.strip_suffix(".cedar").unwrap_or(name)
+}
