@@ -461,6 +461,20 @@ fn custom_providers(satisfied: &Satisfied<'_>, trial: Trial) -> Vec<Arc<str>> {
     names
 }
 
+/// True when a CUSTOM rule in force matches whose provider cannot be asked. Native alone: for the
+/// reference, which has no other way to speak of providers.
+#[must_use]
+pub fn unavailable_custom(snapshot: &Snapshot, located: &Located, facts: &Facts<'_>) -> bool {
+    located.slice.rules.iter().any(|rule| match &rule.role {
+        Role::Custom(name) => {
+            !rule.dry_run
+                && matches!(custom(snapshot, name), Custom::Unavailable)
+                && facts.rule(rule)
+        }
+        _ => false,
+    })
+}
+
 enum Custom {
     /// Somebody else asks it, or we are off-line.
     Reported,

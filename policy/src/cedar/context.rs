@@ -63,6 +63,13 @@ impl FactTexts {
         }
     }
 
+    /// Notes that a token is there and nobody verified it.
+    pub fn note_unverified_token(&mut self) {
+        self.asked.facts = true;
+        self.facts
+            .push(SmolStr::new_static(super::fact::UNVERIFIED_TOKEN));
+    }
+
     fn ask_all(&mut self) {
         self.asked = Asked {
             facts: true,

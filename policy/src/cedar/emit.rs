@@ -48,11 +48,7 @@ pub fn policy_id(rule: &Rule) -> String {
 /// # Errors
 /// When Cedar refuses the tree, which would be a defect of ours.
 pub fn policy(rule: &Rule) -> Result<StaticPolicy, PstConstructionError> {
-    let attachment = match rule.role {
-        Role::Mtls => IDENTITY_REQUIRED.to_owned(),
-        Role::Token => TOKEN_VERIFIED.to_owned(),
-        _ => attachment_id(&rule.id.namespace, &rule.id.name, rule.dialect),
-    };
+    let attachment = attachment_id(&rule.id.namespace, &rule.id.name, rule.dialect);
     let effect = match rule.role {
         Role::Deny | Role::Mtls | Role::Token => Effect::Forbid,
         // AUDIT and CUSTOM are sets of their own: a satisfied trigger is a permit nobody combines.
@@ -100,6 +96,48 @@ pub fn no_allow_policy() -> Result<StaticPolicy, PstConstructionError> {
         None,
         NO_ALLOW_POLICY,
         Vec::new(),
+        annotations,
+    )
+}
+
+/// The forbid for peers without an identity, where one is required.
+///
+/// # Errors
+/// When Cedar refuses the tree, which would be a defect of ours.
+pub fn identity_required() -> Result<StaticPolicy, PstConstructionError> {
+    let annotations = [("id", IDENTITY_REQUIRED), ("reason", "mtls_required")]
+        .map(|(k, v)| (k.to_owned(), SmolStr::from(v)))
+        .into();
+    let peer = context(&["source", "certificate"]);
+    let none = Expr::UnaryOp {
+        op: UnaryOp::Not,
+        expr: Arc::new(peer),
+    };
+    build(
+        IDENTITY_REQUIRED,
+        Effect::Forbid,
+        None,
+        IDENTITY_REQUIRED,
+        vec![none],
+        annotations,
+    )
+}
+
+/// The forbid for tokens that nobody verified, where they must be.
+///
+/// # Errors
+/// When Cedar refuses the tree, which would be a defect of ours.
+pub fn token_verified() -> Result<StaticPolicy, PstConstructionError> {
+    let annotations = [("id", TOKEN_VERIFIED), ("reason", "token_unverified")]
+        .map(|(k, v)| (k.to_owned(), SmolStr::from(v)))
+        .into();
+    let unverified = in_set(FactSet::Facts, fact::UNVERIFIED_TOKEN);
+    build(
+        TOKEN_VERIFIED,
+        Effect::Forbid,
+        Some("http"),
+        TOKEN_VERIFIED,
+        vec![unverified],
         annotations,
     )
 }

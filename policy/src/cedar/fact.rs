@@ -11,6 +11,9 @@ use crate::model::{Clause, IdentityField, Matcher, Rule};
 /// Lists longer than this become one fact: evaluating a long chain costs more than all the rest.
 pub const LONGEST_CHAIN: usize = 4;
 
+/// Text of the fact that a token is there and nobody verified it.
+pub const UNVERIFIED_TOKEN: &str = "request.auth: unverified";
+
 /// Which set of the context a fact stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FactSet {
@@ -135,7 +138,7 @@ pub fn of(rule: &Rule, clause: &Clause, matcher: &Matcher) -> Option<(FactSet, S
                 escape(value.text())
             )
         }
-        Matcher::UnverifiedToken => "request.auth: unverified".to_owned(),
+        Matcher::UnverifiedToken => UNVERIFIED_TOKEN.to_owned(),
         Matcher::DestinationPort(_)
         | Matcher::Sni(_)
         | Matcher::Method(_)

@@ -3,6 +3,7 @@
 use cedar_policy_formatter::{Config, policies_str_to_pretty};
 
 use super::emit;
+use crate::diagnostic::Location;
 use crate::model::{Dialect, Rule};
 use crate::policy_set::PolicySet;
 use crate::snapshot::TranslatedPolicy;
@@ -24,7 +25,33 @@ pub fn snapshot(set: &PolicySet) -> Vec<TranslatedPolicy> {
                 .unwrap_or_else(|_| user.text.to_string()),
         }
     }));
+    // What no manifest spells out, where it can apply.
+    let own = [
+        (true, emit::no_allow_policy()),
+        (
+            !set.peer_authentications().is_empty(),
+            emit::identity_required(),
+        ),
+        (
+            set.request_authentication(0).is_some(),
+            emit::token_verified(),
+        ),
+    ];
+    for policy in own
+        .into_iter()
+        .filter_map(|(here, policy)| policy.ok().filter(|_| here))
+    {
+        all.push(TranslatedPolicy {
+            id: policy.id().0.to_string(),
+            origin: Location::default(),
+            cedar: pretty(&policy.body().to_string()),
+        });
+    }
     all
+}
+
+fn pretty(text: &str) -> String {
+    policies_str_to_pretty(text, &Config::default()).unwrap_or_else(|_| text.to_owned())
 }
 
 /// One rule as formatted text; `None` only if Cedar refused what strict validation accepted.
@@ -32,10 +59,9 @@ pub fn snapshot(set: &PolicySet) -> Vec<TranslatedPolicy> {
 pub fn rule(rule: &Rule) -> Option<TranslatedPolicy> {
     let policy = emit::policy(rule).ok()?;
     // Printed from the tree, which keeps one `when` for each of `from`, `to` and `when`.
-    let text = policy.body().to_string();
     Some(TranslatedPolicy {
         id: emit::policy_id(rule),
         origin: rule.at.clone(),
-        cedar: policies_str_to_pretty(&text, &Config::default()).unwrap_or(text),
+        cedar: pretty(&policy.body().to_string()),
     })
 }
