@@ -118,6 +118,8 @@ impl Compiler {
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
         let set = PolicySet::new(policies, user_policies, &resources, &mesh);
+        diagnostics.extend(inventory.diagnose());
+        diagnostics.extend(set.peer_authentications().diagnose(&inventory, &resources));
         Ok(Snapshot::new(Parts {
             revision,
             diagnostics,

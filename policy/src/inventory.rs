@@ -8,6 +8,7 @@
 //! only when all of them have the same policies; whoever knows the policies says so through a closure.
 
 mod addresses;
+mod diagnose;
 mod resolve;
 mod service;
 mod target;

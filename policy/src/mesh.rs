@@ -11,14 +11,9 @@ mod trust_domain;
 
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, Location, Severity};
+use crate::diagnostic::{Diagnostic, Location, code};
 use crate::resource::{ExtensionProvider, MeshConfig, PathNormalization, Resource};
 use crate::settings::Settings;
-
-/// Code: the configuration overrides a field of a MeshConfig document.
-pub const MESH_FIELD_OVERRIDDEN: &str = "PC0501";
-/// Code: a second MeshConfig document.
-pub const MESH_CONFIG_REPEATED: &str = "PC0502";
 
 /// `rootNamespace` where nothing says otherwise.
 pub const DEFAULT_ROOT_NAMESPACE: &str = "istio-system";
@@ -184,30 +179,29 @@ fn replace<T: PartialEq>(under: &mut Option<T>, over: Option<T>) -> bool {
 }
 
 fn overridden(field: &'static str, at: Location) -> Diagnostic {
-    Diagnostic::new(
-        MESH_FIELD_OVERRIDDEN,
-        Severity::Note,
-        at,
-        format!("`{field}` of MeshConfig is overridden by `mesh` of the configuration"),
-    )
-    .with_resource("MeshConfig")
-    .with_field(field)
+    code::MESH_FIELD_OVERRIDDEN
+        .at(
+            at,
+            format!("`{field}` of MeshConfig is overridden by `mesh` of the configuration"),
+        )
+        .with_resource("MeshConfig")
+        .with_field(field)
 }
 
 fn repeated(earlier: &Location, later: &Location) -> Diagnostic {
-    Diagnostic::new(
-        MESH_CONFIG_REPEATED,
-        Severity::Warning,
-        later.clone(),
-        format!("a second MeshConfig; where both set a field this one wins over `{earlier}`"),
-    )
-    .with_resource("MeshConfig")
-    .with_hint("a mesh has one MeshConfig: merge the two")
+    code::MESH_CONFIG_REPEATED
+        .at(
+            later.clone(),
+            format!("a second MeshConfig; where both set a field this one wins over `{earlier}`"),
+        )
+        .with_resource("MeshConfig")
+        .with_hint("a mesh has one MeshConfig: merge the two")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnostic::Severity;
 
     fn document(line: u32, change: impl FnOnce(&mut MeshConfig)) -> Arc<Resource> {
         let mut config = MeshConfig::default();

@@ -4,6 +4,7 @@
 //! for ztunnel, pilot/pkg/serviceregistry/ambient/authorization.go at 86c9f01f.
 
 mod ambient;
+mod diagnose;
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -160,6 +160,12 @@ codes! {
         "Ports are those of workloads, so a policy for a namespace or the mesh has none.";
     NO_PORTS = "PC0202", Error, "portLevelMtls without a port",
         "The schema wants at least one entry.";
+    SELECTOR_IN_ROOT = "PC0203", Warning, "a PeerAuthentication for workloads in the root namespace",
+        "Istio ignores it: in the root namespace only a policy without a selector counts, for the mesh.";
+    OLDER_POLICY = "PC0204", Warning, "an older PeerAuthentication in its place",
+        "One policy counts for the mesh, one for each namespace and one for each workload: the oldest, and of the same age, or without a time, the first by name.";
+    OPEN_IN_AMBIENT = "PC0205", Warning, "ports that ztunnel leaves open",
+        "istiod points ztunnel to a converted policy that it does not make, so no port demands an identity although a sidecar's would.";
     TWO_KEY_SOURCES = "PC0301", Error, "two sources of keys",
         "At most one of `jwks` and `jwksUri` may be set.";
     JWKS_URI = "PC0302", Error, "not the address of a key set",
@@ -174,6 +180,14 @@ codes! {
         "A duration is a number of seconds, such as `5s`, at least 1 ms.";
     UNKNOWN_MESH_KEY = "PC0401", Warning, "a MeshConfig key that was never published",
         "It is ignored; a misspelt key is an error instead.";
+    SHARED_ADDRESS = "PC0402", Warning, "one address, several workloads",
+        "A request to that address is denied, `destination_ambiguous`, unless all of them have the same policies.";
+    UNKNOWN_DEFAULT = "PC0403", Warning, "a default workload that does not exist",
+        "Requests that name no destination are denied, `unknown_destination`.";
+    MESH_FIELD_OVERRIDDEN = "PC0501", Note, "a MeshConfig field that the configuration overrides",
+        "`mesh` of the configuration wins over MeshConfig documents, field by field.";
+    MESH_CONFIG_REPEATED = "PC0502", Warning, "a second MeshConfig",
+        "A mesh has one. Where several set a field the last one read wins.";
     CEDAR_SYNTAX = "PC0601", Error, "Cedar that cannot be read",
         "The file is not Cedar; nothing of it is used.";
     CEDAR_INVALID = "PC0602", Error, "a Cedar policy that strict validation refuses",

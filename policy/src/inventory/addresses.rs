@@ -55,6 +55,15 @@ impl Addresses {
         .into_iter()
         .find_map(|(claims, found)| Some((claims.get(&address)?.as_ref(), found)))
     }
+
+    /// Addresses that several workloads claim with the same strength. Endpoints are left out: one that
+    /// names no pod means every workload of its service.
+    pub(super) fn shared(&self) -> impl Iterator<Item = (IpAddr, &[WorkloadId])> {
+        let claims = self.pods.iter().chain(&self.entries);
+        claims
+            .map(|(address, ids)| (*address, ids.as_ref()))
+            .filter(|(_, ids)| ids.len() > 1)
+    }
 }
 
 fn is_entry(kind: WorkloadKind) -> bool {

@@ -125,3 +125,31 @@ fn an_inventory_lists_what_it_holds() {
         .collect();
     assert_eq!(services, ["service/foo/web"]);
 }
+
+#[test]
+fn what_will_find_no_destination_is_told() {
+    let told = |world: &World| {
+        let found = world.inventory().diagnose();
+        found
+            .iter()
+            .map(|d| format!("{} {}", d.code, d.message))
+            .collect::<Vec<_>>()
+    };
+    let clean = World::default()
+        .with(pod("foo", "a").at("10.0.0.1"))
+        .with(pod("foo", "b").at("10.0.0.1").ended())
+        .with(pod("foo", "c").at("10.0.0.1").host_network())
+        .declare("foo", "vm", &["10.0.0.1"])
+        .default_workload("foo/a");
+    assert!(told(&clean).is_empty());
+    let shared = clean
+        .with(pod("foo", "d").at("::ffff:10.0.0.1"))
+        .default_workload("foo/x");
+    assert_eq!(
+        told(&shared),
+        [
+            "PC0402 `pod/foo/d` has the address `10.0.0.1` of `pod/foo/a`",
+            "PC0403 no workload `foo/x`, the configured default",
+        ]
+    );
+}
