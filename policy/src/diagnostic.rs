@@ -6,6 +6,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub mod code;
+mod render;
+
+pub use render::{Renderer, render};
 
 /// How bad a [`Diagnostic`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -122,6 +122,8 @@ codes! {
         "Only ALLOW and DENY policies can be on trial.";
     RESERVED_ANNOTATION = "PC0038", Error, "an annotation that is Istio's own",
         "Istio's webhook refuses objects that carry it.";
+    DRY_RUN_LOOKALIKE = "PC0039", Warning, "almost the dry-run annotation",
+        "Only the annotation `istio.io/dry-run` puts a policy on trial; with any other spelling it is enforced.";
     SERVICE_ACCOUNTS_EXCLUSIVE = "PC0101", Error, "serviceAccounts beside principals or namespaces",
         "One source names its peers in one way: service accounts, or principals and namespaces.";
     NO_RULES = "PC0102", Error, "a DENY or CUSTOM policy without rules",
@@ -156,6 +158,32 @@ codes! {
         "`request.headers`, `request.auth.claims` and `experimental.envoy.filters.` take a name in brackets.";
     NO_VALUES = "PC0117", Error, "a condition without values",
         "A condition needs `values` or `notValues`.";
+    SPIFFE_PREFIX = "PC0120", Warning, "a principal with spiffe://",
+        "Istio puts the scheme in front itself, so a value that has it matches nobody.";
+    STRAY_STAR = "PC0121", Warning, "a star that is no wildcard",
+        "`*` is a wildcard at the start or at the end of a value; anywhere else it is a literal star.";
+    PRINCIPAL_SHAPE = "PC0122", Warning, "a principal that is no identity",
+        "Identities of workloads have a path: `cluster.local/ns/foo/sa/bar`.";
+    DENY_WITHOUT_PORTS = "PC0123", Warning, "a DENY rule of HTTP fields without ports",
+        "On TCP the HTTP fields are dropped and the rest denies, which closes TCP ports; ztunnel skips a rule with nothing left.";
+    ALLOWS_NOTHING = "PC0124", Note, "an ALLOW policy without rules",
+        "It matches no request and so closes the workloads that it selects.";
+    ONLY_NEGATED = "PC0125", Warning, "only a not-field in an ALLOW rule",
+        "A negated field also matches requests that do not have the attribute at all.";
+    TEMPLATE_BYPASS = "PC0126", Warning, "a template where a miss opens",
+        "Envoy's path templates match a limited set of characters; a path with `[` or `]` escapes them.";
+    MAPPED_ADDRESS = "PC0127", Warning, "an IPv4-mapped IPv6 block",
+        "Envoy compares IPv4 peers with IPv4 blocks only.";
+    HOST_BITS = "PC0128", Warning, "bits beyond the prefix of a block",
+        "The block is masked: it holds more addresses than the one that was written.";
+    METHOD_CASE = "PC0129", Warning, "a method in lower case",
+        "Methods are compared with case, and clients send them in upper case.";
+    PATH_NEVER = "PC0130", Warning, "a path that hardly ever matches",
+        "Paths are compared without query and fragment, normalised, from the leading `/`.";
+    HOST_PORT = "PC0131", Note, "a host without its form with a port",
+        "The port is part of the value: `example.com` is not `example.com:8080`. Where a miss opens, this is a warning.";
+    HEADER_NEVER = "PC0132", Warning, "a header name that no request has",
+        "HTTP does not allow the character in a name.";
     PORTS_WITHOUT_SELECTOR = "PC0201", Error, "ports on a PeerAuthentication without a selector",
         "Ports are those of workloads, so a policy for a namespace or the mesh has none.";
     NO_PORTS = "PC0202", Error, "portLevelMtls without a port",
@@ -178,6 +206,8 @@ codes! {
         "Names of headers are letters, digits, `-` and `_`.";
     DURATION = "PC0306", Error, "not a duration",
         "A duration is a number of seconds, such as `5s`, at least 1 ms.";
+    PRESENCE_IGNORED = "PC0307", Warning, "presence is not enforced",
+        "Istio's schema has the field, istiod does not act on it yet.";
     UNKNOWN_MESH_KEY = "PC0401", Warning, "a MeshConfig key that was never published",
         "It is ignored; a misspelt key is an error instead.";
     SHARED_ADDRESS = "PC0402", Warning, "one address, several workloads",

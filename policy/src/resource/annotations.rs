@@ -1,7 +1,7 @@
 //! Annotations that Istio's webhook looks at, on every kind it validates.
 
 use super::path::Path;
-use super::reader::Reader;
+use super::reader::{Reader, nearest};
 use super::{Action, DRY_RUN, Metadata, parse_bool};
 use crate::diagnostic::code;
 use crate::document::Excerpt;
@@ -15,6 +15,17 @@ const RESERVED: &[&str] = &[
 
 /// Checks the annotations of a policy; `action` is that of an AuthorizationPolicy.
 pub(super) fn check(meta: &Metadata, action: Option<Action>, reader: &mut Reader<'_>) {
+    if meta.labels.contains_key(DRY_RUN) {
+        let root = Path::Root;
+        let metadata = root.key("metadata");
+        reader.report(
+            &code::DRY_RUN_LOOKALIKE,
+            meta.at.clone(),
+            &metadata.key("labels").key(DRY_RUN),
+            format!("`{DRY_RUN}` is a label here: the policy is enforced"),
+            "make it an annotation",
+        );
+    }
     if meta.annotations.is_empty() {
         return;
     }
@@ -33,6 +44,7 @@ pub(super) fn check(meta: &Metadata, action: Option<Action>, reader: &mut Reader
         }
     }
     let Some(value) = meta.annotations.get(DRY_RUN) else {
+        lookalike(meta, &path, reader);
         return;
     };
     let path = path.key(DRY_RUN);
@@ -65,5 +77,24 @@ pub(super) fn check(meta: &Metadata, action: Option<Action>, reader: &mut Reader
             format!("`{DRY_RUN}` on a kind that has no dry-run"),
             "remove the annotation: only AuthorizationPolicy has a dry-run",
         ),
+    }
+}
+
+/// A misspelt dry-run annotation leaves the policy enforced.
+fn lookalike(meta: &Metadata, path: &Path<'_>, reader: &mut Reader<'_>) {
+    for (name, value) in &meta.annotations {
+        let istio = name.strip_prefix("istio.io/").unwrap_or_default();
+        if nearest(istio, &["dry-run"]).is_some() {
+            reader.report(
+                &code::DRY_RUN_LOOKALIKE,
+                value.at.clone(),
+                &path.key(name),
+                format!(
+                    "`{}` is not the dry-run annotation: the policy is enforced",
+                    Excerpt(name)
+                ),
+                format!("write `{DRY_RUN}`"),
+            );
+        }
     }
 }

@@ -3,16 +3,18 @@
 use super::annotations;
 use super::attachment::Attachment;
 use super::path::Path;
-use super::reader::Reader;
+use super::reader::{Reader, nearest};
 use super::{
     Action, AuthorizationPolicy, ConditionMatch, Located, Metadata, OperationMatch, RuleSpec,
     SourceMatch,
 };
 use crate::diagnostic::{Location, code};
-use crate::document::{Entry, Node, Value};
+use crate::document::{Entry, Excerpt, Node, Value};
 
+mod advice;
 mod fields;
 mod validate;
+mod values;
 
 const SPEC: &[&str] = &[
     "selector",
@@ -129,6 +131,7 @@ pub(super) fn read(
     }
     annotations::check(&policy.meta, Some(policy.action), reader);
     validate::check(&policy, &places, reader);
+    advice::check(&policy, &places, reader);
     Some(policy)
 }
 
@@ -266,13 +269,13 @@ fn alternatives<T>(
                 if !entry.value.is_null() {
                     value = read(&entry.value, &path.key(inner), reader);
                 }
-            } else if fields.contains(&entry.key.as_str()) {
+            } else if let Some(field) = nearest(&entry.key, fields) {
                 reader.report(
                     &code::UNKNOWN_FIELD,
                     reader.location(entry.key_at),
                     &path.key(&entry.key),
-                    format!("unknown field `{}`", entry.key),
-                    format!("it belongs one level deeper, under `{inner}:`"),
+                    format!("unknown field `{}`", Excerpt(&entry.key)),
+                    format!("`{field}` belongs one level deeper, under `{inner}:`"),
                 );
             } else {
                 reader.unknown_field(entry, &path, &[inner]);
@@ -307,7 +310,7 @@ fn source(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<Sourc
                 continue;
             }
         };
-        *field = values(entry, path, reader);
+        *field = list_of(entry, path, reader);
     }
     exclusive(entries, path, reader);
     Some(source)
@@ -350,12 +353,12 @@ fn operation(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<Op
                 continue;
             }
         };
-        *field = values(entry, path, reader);
+        *field = list_of(entry, path, reader);
     }
     Some(operation)
 }
 
-fn values(entry: &Entry, path: &Path<'_>, reader: &mut Reader<'_>) -> super::Values {
+fn list_of(entry: &Entry, path: &Path<'_>, reader: &mut Reader<'_>) -> super::Values {
     if entry.value.is_null() {
         return super::Values::new();
     }
@@ -403,8 +406,8 @@ fn conditions(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Vec<Cond
                         condition.key = key;
                     }
                 }
-                "values" => condition.values = values(entry, &path, reader),
-                "notValues" => condition.not_values = values(entry, &path, reader),
+                "values" => condition.values = list_of(entry, &path, reader),
+                "notValues" => condition.not_values = list_of(entry, &path, reader),
                 _ => reader.unknown_field(entry, &path, CONDITION),
             }
         }

@@ -80,7 +80,26 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A diagnostic about the value at `path`.
+    /// A diagnostic about the value at `path`, not reported yet.
+    pub(crate) fn build(
+        &self,
+        code: &Code,
+        at: Location,
+        path: &Path<'_>,
+        message: impl Into<String>,
+    ) -> Diagnostic {
+        let mut diagnostic = code.at(at, message);
+        let field = path.to_string();
+        if !field.is_empty() {
+            diagnostic = diagnostic.with_field(field);
+        }
+        if !self.resource.is_empty() {
+            diagnostic = diagnostic.with_resource(self.resource.clone());
+        }
+        diagnostic
+    }
+
+    /// Reports something about the value at `path`.
     pub(crate) fn report(
         &mut self,
         code: &Code,
@@ -89,14 +108,7 @@ impl<'a> Reader<'a> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let mut diagnostic = code.at(at, message).with_hint(hint);
-        let field = path.to_string();
-        if !field.is_empty() {
-            diagnostic = diagnostic.with_field(field);
-        }
-        if !self.resource.is_empty() {
-            diagnostic = diagnostic.with_resource(self.resource.clone());
-        }
+        let diagnostic = self.build(code, at, path, message).with_hint(hint);
         self.push(diagnostic);
     }
 

@@ -147,7 +147,17 @@ fn rule(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<JwtRule
                 rule.space_delimited_claims = claims.into_iter().map(|text| text.value).collect();
             }
             "presence" => {
-                reader.word(node, &field, &[("OPTIONAL", ()), ("REQUIRED", ())]);
+                let required =
+                    reader.word(node, &field, &[("OPTIONAL", false), ("REQUIRED", true)]);
+                if required == Some(true) {
+                    reader.report(
+                        &code::PRESENCE_IGNORED,
+                        reader.location(node.at),
+                        &field,
+                        "`presence: REQUIRED` does not make istiod refuse requests without a token",
+                        "add a DENY policy on `notRequestPrincipals: [\"*\"]`",
+                    );
+                }
             }
             _ => reader.unknown_field(entry, path, RULE),
         }

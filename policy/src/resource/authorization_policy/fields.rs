@@ -29,7 +29,6 @@ pub(super) enum Form {
     Method,
 }
 
-#[allow(dead_code, reason = "the warnings that read it come with the lint")]
 /// One field.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
@@ -42,7 +41,6 @@ pub(super) struct Field<'a> {
     pub(super) http: bool,
 }
 
-#[allow(dead_code, reason = "the warnings that read it come with the lint")]
 impl Field<'_> {
     /// True for the `not` fields.
     pub(super) fn is_negated(&self) -> bool {
@@ -223,7 +221,6 @@ pub(super) fn is_identity_key(key: &str) -> bool {
         )
 }
 
-#[allow(dead_code, reason = "the warnings that read it come with the lint")]
 /// Attributes that exist in HTTP only.
 pub(super) fn is_http_key(key: &str) -> bool {
     key.starts_with("request.")

@@ -1,0 +1,198 @@
+//! What Istio accepts though the author probably meant something else.
+
+use super::fields::{self, Field, Form};
+use super::{Places, values};
+use crate::diagnostic::{Diagnostic, Severity, code};
+use crate::resource::path::Path;
+use crate::resource::reader::Reader;
+use crate::resource::{
+    Action, AuthorizationPolicy, ConditionMatch, OperationMatch, RuleSpec, SourceMatch,
+};
+
+/// Reports what is accepted but surprising.
+pub(super) fn check(policy: &AuthorizationPolicy, places: &Places, reader: &mut Reader<'_>) {
+    let root = Path::Root;
+    let spec = root.key("spec");
+    let path = spec.key("rules");
+    if policy.rules.is_none() && policy.action == Action::Allow {
+        let at = places
+            .rules
+            .clone()
+            .unwrap_or_else(|| policy.meta.at.clone());
+        let note = reader
+            .build(
+                &code::ALLOWS_NOTHING,
+                at,
+                &path,
+                "an ALLOW policy without rules allows nothing: it closes the workloads that it selects",
+            )
+            .with_hint("if every request should pass, write `rules: [{}]`");
+        // `spec: {}` is the usual way to close a namespace; an empty list is no way to say it.
+        reader.push(Diagnostic {
+            severity: if places.rules.is_some() {
+                Severity::Warning
+            } else {
+                note.severity
+            },
+            ..note
+        });
+    }
+    for (index, rule) in policy.rules.iter().flatten().enumerate() {
+        if let Some(rule) = &rule.value {
+            check_rule(rule, policy.action, &path.index(index), reader);
+        }
+    }
+}
+
+fn check_rule(rule: &RuleSpec, action: Action, path: &Path<'_>, reader: &mut Reader<'_>) {
+    if action == Action::Deny {
+        denies_tcp(rule, path, reader);
+    }
+    let from = path.key("from");
+    for (index, entry) in rule.from.iter().enumerate() {
+        let path = from.index(index);
+        if let Some(source) = &entry.value {
+            check_source(source, action, &path.key("source"), reader);
+        }
+    }
+    let to = path.key("to");
+    for (index, entry) in rule.to.iter().enumerate() {
+        let path = to.index(index);
+        if let Some(operation) = &entry.value {
+            check_operation(operation, action, &path.key("operation"), reader);
+        }
+    }
+    let when = path.key("when");
+    for (index, condition) in rule.when.iter().enumerate() {
+        check_condition(condition, action, &when.index(index), reader);
+    }
+}
+
+/// On TCP the HTTP-only fields of a DENY rule are dropped and the rest denies; on ztunnel a rule
+/// with nothing left never fires.
+fn denies_tcp(rule: &RuleSpec, path: &Path<'_>, reader: &mut Reader<'_>) {
+    let sources: Vec<_> = rule.from.iter().filter_map(|e| e.value.as_ref()).collect();
+    let operations: Vec<_> = rule.to.iter().filter_map(|e| e.value.as_ref()).collect();
+    let of_tcp = |fields: &[Field<'_>]| fields.iter().any(|f| !f.http && !f.values.is_empty());
+    let of_http = |fields: &[Field<'_>]| fields.iter().any(|f| f.http && !f.values.is_empty());
+    let tcp_source = sources.iter().any(|s| of_tcp(&fields::of_source(s)));
+    let tcp_operation = operations.iter().any(|o| of_tcp(&fields::of_operation(o)));
+    let tcp_condition = rule.when.iter().any(|c| !fields::is_http_key(&c.key.value));
+    let http_source = sources.iter().any(|s| of_http(&fields::of_source(s)));
+    let http_operation = operations.iter().any(|o| of_http(&fields::of_operation(o)));
+    let http_condition = rule.when.iter().any(|c| fields::is_http_key(&c.key.value));
+    let http = http_source || http_operation || http_condition;
+    if !http || tcp_operation || rule.when.iter().any(|c| c.key.value == "destination.port") {
+        return;
+    }
+    let message = if tcp_source || tcp_condition {
+        "on TCP ports this DENY rule ignores its HTTP fields and denies what is left"
+    } else {
+        "a DENY rule of HTTP fields alone denies every TCP connection at a sidecar, and nothing at ztunnel"
+    };
+    reader.report(
+        &code::DENY_WITHOUT_PORTS,
+        rule.at.clone(),
+        path,
+        message,
+        "add `ports` with the HTTP ports that it is about",
+    );
+}
+
+fn check_source(source: &SourceMatch, action: Action, path: &Path<'_>, reader: &mut Reader<'_>) {
+    let all = fields::of_source(source);
+    for field in &all {
+        each(field, action, &path.key(field.name), reader);
+    }
+    let set = || all.iter().filter(|field| !field.values.is_empty());
+    let excluded = set().find(|f| f.is_negated() && f.identity && !is_presence(f));
+    let named = set().any(|f| f.identity && !f.is_negated());
+    if let (Some(field), false, Action::Allow) = (excluded, named, action) {
+        only_negated(field, &path.key(field.name), reader);
+    }
+}
+
+/// `["*"]`: "no identity at all" is meant when negated.
+fn is_presence(field: &Field<'_>) -> bool {
+    matches!(field.values.as_slice(), [only] if only.value == "*")
+}
+
+fn only_negated(field: &Field<'_>, path: &Path<'_>, reader: &mut Reader<'_>) {
+    let Some(first) = field.values.first() else {
+        return;
+    };
+    reader.report(
+        &code::ONLY_NEGATED,
+        first.at.clone(),
+        path,
+        format!(
+            "`{}` alone also allows requests that have no such attribute",
+            field.name
+        ),
+        "say what must be there too: `[\"*\"]` in the field without `not` means any",
+    );
+}
+
+fn check_operation(
+    operation: &OperationMatch,
+    action: Action,
+    path: &Path<'_>,
+    reader: &mut Reader<'_>,
+) {
+    for field in &fields::of_operation(operation) {
+        each(field, action, &path.key(field.name), reader);
+    }
+}
+
+fn check_condition(
+    condition: &ConditionMatch,
+    action: Action,
+    path: &Path<'_>,
+    reader: &mut Reader<'_>,
+) {
+    let key = condition.key.value.as_str();
+    let Ok(form) = fields::form_of_key(key) else {
+        return;
+    };
+    let field = |name, values| Field {
+        name,
+        values,
+        form,
+        identity: fields::is_identity_key(key),
+        http: fields::is_http_key(key),
+    };
+    let positive = field("values", &condition.values);
+    let negative = field("notValues", &condition.not_values);
+    for field in [&positive, &negative] {
+        each(field, action, &path.key(field.name), reader);
+    }
+    let optional = negative.identity || key.starts_with("request.headers");
+    if action == Action::Allow && optional && condition.values.is_empty() && !is_presence(&negative)
+    {
+        only_negated(&negative, &path.key("notValues"), reader);
+    }
+    values::header_name(&condition.key, &path.key("key"), reader);
+}
+
+fn each(field: &Field<'_>, action: Action, path: &Path<'_>, reader: &mut Reader<'_>) {
+    // Whether a value that matches less than meant lets through more.
+    let opens = match action {
+        Action::Allow => field.is_negated(),
+        Action::Deny => !field.is_negated(),
+        Action::Audit | Action::Custom => false,
+    };
+    for (index, value) in field.values.iter().enumerate() {
+        let path = path.index(index);
+        match field.form {
+            Form::Principal => values::principal(value, &path, reader),
+            Form::Address => values::address(value, &path, reader),
+            Form::Method => values::method(value, &path, reader),
+            Form::Path => values::path(value, opens, &path, reader),
+            Form::Host => values::host(value, field.values, opens, &path, reader),
+            Form::Text if !field.name.ends_with("amespaces") && field.name != "values" => {
+                values::stars(value, &path, reader);
+            }
+            Form::Text | Form::Port | Form::ServiceAccount | Form::TrustDomain => {}
+        }
+    }
+}
