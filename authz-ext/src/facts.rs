@@ -33,8 +33,8 @@ pub struct Options {
     pub path_form: PathForm,
     /// Target where the request states none; `None` is `auto`.
     pub target: Option<Target>,
-    /// Trusted proxies in front of the gateway, as in MeshConfig's `numTrustedProxies`; `None`: not
-    /// known, and a request with X-Forwarded-For has no known remote address.
+    /// Trusted proxies in front of the gateway, instead of MeshConfig's `numTrustedProxies`. Where
+    /// neither says, a request with X-Forwarded-For has no known remote address.
     pub num_trusted_proxies: Option<u32>,
 }
 

@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,8 +117,8 @@ pub(crate) fn list(paths: &[PathBuf]) -> Result<Vec<Entry>, ReadError> {
 #[derive(Default)]
 struct Walk {
     entries: Vec<Entry>,
-    /// Files behind their links, so that none is read twice.
-    seen: HashSet<PathBuf>,
+    /// Device and inode of every file, so that none is read twice.
+    seen: HashSet<(u64, u64)>,
     /// Folders that we are in, behind their links.
     inside: Vec<PathBuf>,
 }
@@ -161,9 +162,7 @@ impl Walk {
     }
 
     fn file(&mut self, path: &Path, metadata: Metadata) -> Result<(), ReadError> {
-        // A pipe from the shell has no path behind its link; it is what it is.
-        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if !self.seen.insert(real) {
+        if !self.seen.insert((metadata.dev(), metadata.ino())) {
             return Ok(());
         }
         if self.entries.len() == MAX_FILES {

@@ -5,11 +5,20 @@
 //! ```
 //!
 //! [`check_request`] reads Envoy's request from protobuf JSON, [`facts`] turns it into the engine's,
-//! [`respond`] turns the decision into Envoy's answer. [`files`] reads policies for the server and
-//! for the command line alike.
+//! [`decide`] asks the engine, [`respond`] turns the decision into Envoy's answer: the command line
+//! and the server share these. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
+//! up to date, [`service`] speaks gRPC, and [`server`] wires them together.
 
 pub mod check_request;
+pub mod client;
+pub mod decide;
 pub mod descriptor;
+pub mod endpoint;
 pub mod facts;
 pub mod files;
+mod incoming;
+pub mod live;
+pub mod reload;
 pub mod respond;
+pub mod server;
+pub mod service;

@@ -1,0 +1,279 @@
+//! The whole, wired together: files, snapshot, listeners, health, reflection.
+
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use portcullis_policy::settings::Settings;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::transport::Server as GrpcServer;
+use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::descriptor::FILE_DESCRIPTOR_SET;
+use crate::endpoint::Endpoint;
+use crate::incoming::Incoming;
+use crate::live::Live;
+use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
+use crate::service::{AuthorizationService, SERVICE_NAME};
+use crate::{facts, respond};
+
+/// Everything that `authz serve` and `dev` decide about a server.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Where to listen; at least one.
+    pub listeners: Vec<ListenerOptions>,
+    /// Where policies come from.
+    pub files: PolicyFiles,
+    /// What a compilation depends on beside the files.
+    pub settings: Settings,
+    /// How changes of the files are noticed.
+    pub reload: reload::Options,
+    /// Longest time that open requests get at shutdown.
+    pub drain: Duration,
+}
+
+/// One listener.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// Name in logs.
+    pub name: String,
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Permissions of a unix socket.
+    pub socket_mode: u32,
+    /// What it knows about every request.
+    pub facts: facts::Options,
+    /// What its answers say beside the verdict.
+    pub respond: respond::Options,
+    /// Longest message, in bytes; a longer one is refused with `OUT_OF_RANGE`, unread.
+    pub max_message_bytes: usize,
+}
+
+impl ListenerOptions {
+    /// A listener at `endpoint` with ordinary options.
+    #[must_use]
+    pub fn new(name: impl Into<String>, endpoint: Endpoint) -> Self {
+        Self {
+            name: name.into(),
+            endpoint,
+            socket_mode: 0o660,
+            facts: facts::Options::default(),
+            respond: respond::Options::default(),
+            max_message_bytes: 4 << 20,
+        }
+    }
+}
+
+/// Why a server could not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// No listener.
+    #[error("no listener is configured")]
+    NoListener,
+    /// A listener could not be bound.
+    #[error("cannot listen on `{endpoint}`: {source}")]
+    Bind {
+        /// Where.
+        endpoint: Endpoint,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The descriptor set does not serve reflection.
+    #[error("cannot serve reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A listener ended by itself.
+    #[error("a listener ended: {0}")]
+    Ended(String),
+}
+
+/// A server that is bound and has tried to load its policies, but accepts nothing yet.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<(Incoming, ListenerOptions)>,
+    live: Live,
+    reloader: Reloader,
+    status: watch::Receiver<ReloadStatus>,
+    reload: reload::Options,
+    drain: Duration,
+}
+
+impl Server {
+    /// Loads the policies and binds every listener. Policies that are refused do not keep the
+    /// server from starting: it denies with `no_snapshot`, is not serving by its health service, and
+    /// goes on watching the files; [`Server::status`] tells.
+    ///
+    /// # Errors
+    /// [`ServeError`] when a listener cannot be bound.
+    pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        let ServeOptions {
+            listeners: wanted,
+            files,
+            settings,
+            reload,
+            drain,
+        } = options;
+        if wanted.is_empty() {
+            return Err(ServeError::NoListener);
+        }
+        let live = Live::default();
+        let reloader = Reloader::new(files, settings, live.clone());
+        let status = reloader.status();
+        let reloader = reloader.load_aside().await;
+        let mut listeners = Vec::with_capacity(wanted.len());
+        for listener in wanted {
+            let incoming = Incoming::bind(&listener.endpoint, listener.socket_mode)
+                .await
+                .map_err(|source| ServeError::Bind {
+                    endpoint: listener.endpoint.clone(),
+                    source,
+                })?;
+            listeners.push((incoming, listener));
+        }
+        Ok(Self {
+            listeners,
+            live,
+            reloader,
+            status,
+            reload,
+            drain,
+        })
+    }
+
+    /// Where the server listens, in the order of its options, with real ports.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.listeners
+            .iter()
+            .map(|(incoming, _)| incoming.endpoint())
+    }
+
+    /// The holder of the snapshot in force.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        self.live.clone()
+    }
+
+    /// What reload has done so far, to be followed.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<ReloadStatus> {
+        self.status.clone()
+    }
+
+    /// Serves until `shutdown`; then says NOT_SERVING, accepts nothing more, and lets open requests
+    /// end within the drain time.
+    ///
+    /// # Errors
+    /// [`ServeError`] when a listener ends by itself; the others are then ended, too.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        set_health(&health, self.live.snapshot().is_some()).await;
+        let stop = watch::Sender::new(false);
+        let mut tasks = JoinSet::new();
+        for (incoming, options) in self.listeners {
+            tracing::info!(listener = options.name, endpoint = %incoming.endpoint(), "listening");
+            let router = router(&self.live, &options)?.add_service(health_service.clone());
+            let mut stopped = stop.subscribe();
+            tasks.spawn(async move {
+                let stopped = async move {
+                    // An error means that the sender is gone, which is a stop, too.
+                    let _ = stopped.wait_for(|stop| *stop).await;
+                };
+                let served = router.serve_with_incoming_shutdown(incoming, stopped).await;
+                (options.name, served)
+            });
+        }
+        let mut aside = JoinSet::new();
+        aside.spawn(self.reloader.watch(self.reload));
+        aside.spawn(follow_health(health.clone(), self.live.clone()));
+
+        tokio::pin!(shutdown);
+        let ended = tokio::select! {
+            () = &mut shutdown => None,
+            ended = tasks.join_next() => Some(words(ended)),
+        };
+        // Whoever balances load sends nothing more; then no new connection, then the open ones.
+        aside.shutdown().await;
+        set_health(&health, false).await;
+        stop.send_replace(true);
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.drain, drained).await.is_err() {
+            tracing::warn!("connections still open after the drain time are cut");
+        }
+        tasks.shutdown().await;
+        match ended {
+            None => Ok(()),
+            Some(words) => Err(ServeError::Ended(words)),
+        }
+    }
+}
+
+/// Starts a server and runs it until `shutdown`.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(
+    options: ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    Server::start(options).await?.run(shutdown).await
+}
+
+fn router(live: &Live, options: &ListenerOptions) -> Result<Router, ServeError> {
+    // Both are asked for: grpcurl and others still speak v1alpha first.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let authorization = AuthorizationService::new(
+        options.name.clone(),
+        live.clone(),
+        options.facts,
+        options.respond.clone(),
+        options.max_message_bytes,
+    );
+    Ok(GrpcServer::builder()
+        // A proxy that vanished without a word must not hold its connection for ever.
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .max_concurrent_streams(1024)
+        .add_service(authorization)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?))
+}
+
+async fn follow_health(health: HealthReporter, live: Live) {
+    let mut live = live.subscribe();
+    loop {
+        let serving = live.borrow_and_update().is_some();
+        set_health(&health, serving).await;
+        if live.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn set_health(health: &HealthReporter, serving: bool) {
+    let status = if serving {
+        ServingStatus::Serving
+    } else {
+        ServingStatus::NotServing
+    };
+    // The empty name is the server as a whole.
+    for name in ["", SERVICE_NAME] {
+        health.set_service_status(name, status).await;
+    }
+}
+
+type Served = (String, Result<(), tonic::transport::Error>);
+
+fn words(ended: Option<Result<Served, tokio::task::JoinError>>) -> String {
+    match ended {
+        Some(Ok((name, Err(error)))) => format!("`{name}`: {error}"),
+        Some(Ok((name, Ok(())))) => format!("`{name}`"),
+        Some(Err(error)) => error.to_string(),
+        None => "none is left".to_owned(),
+    }
+}

@@ -1,0 +1,169 @@
+//! `envoy.service.auth.v3.Authorization`: Check.
+//!
+//! Every request gets an answer in ext_authz's own terms. A message that is no `CheckRequest` is
+//! denied as `invalid_request`; a gRPC error would instead be subject to the proxy's failure mode.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
+use portcullis_policy::decision::{Decision, Reason};
+use prost::Message as _;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
+use tonic::metadata::MetadataMap;
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+use crate::decide::decide;
+use crate::live::Live;
+use crate::{facts, respond};
+
+/// Full name of the gRPC service.
+pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
+
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// One listener's Authorization service.
+#[derive(Clone, Debug)]
+pub struct AuthorizationService {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    listener: String,
+    live: Live,
+    facts: facts::Options,
+    respond: respond::Options,
+    max_message_bytes: usize,
+}
+
+impl AuthorizationService {
+    /// A service named `listener` in logs, which answers from what `live` holds and reads messages
+    /// of at most `max_message_bytes`.
+    #[must_use]
+    pub fn new(
+        listener: impl Into<String>,
+        live: Live,
+        facts: facts::Options,
+        respond: respond::Options,
+        max_message_bytes: usize,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                listener: listener.into(),
+                live,
+                facts,
+                respond,
+                max_message_bytes,
+            }),
+        }
+    }
+}
+
+impl Inner {
+    fn check(&self, received: Received, metadata: &MetadataMap) -> CheckResponse {
+        let decision = match (self.live.snapshot(), received.0) {
+            (None, _) => Decision::closed(Reason::NoSnapshot, ""),
+            (Some(snapshot), Ok(check)) => decide(&snapshot, check, metadata, &self.facts),
+            (Some(snapshot), Err(error)) => {
+                tracing::warn!(listener = self.listener, %error, "request denied: not a CheckRequest");
+                Decision::closed(Reason::InvalidRequest, snapshot.revision())
+            }
+        };
+        tracing::debug!(
+            listener = self.listener,
+            allow = decision.is_allow(),
+            reason = decision.reason.as_str(),
+            policies = ?decision.policies,
+            audit = ?decision.audit,
+            snapshot = decision.snapshot,
+            "decided"
+        );
+        respond::respond(&decision, &self.respond)
+    }
+}
+
+impl NamedService for AuthorizationService {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl<B> Service<http::Request<B>> for AuthorizationService
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        if request.uri().path() != CHECK {
+            return Box::pin(async { Ok(Status::unimplemented("unknown method").into_http()) });
+        }
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let limit = Some(inner.max_message_bytes);
+            let mut grpc = Grpc::new(CheckCodec).apply_max_message_size_config(limit, None);
+            Ok(grpc.unary(Check(inner), request).await)
+        })
+    }
+}
+
+/// The method. A decision takes microseconds and waits for nothing, so it runs where the request
+/// was read.
+struct Check(Arc<Inner>);
+
+impl UnaryService<Received> for Check {
+    type Response = CheckResponse;
+    type Future = std::future::Ready<Result<Response<CheckResponse>, Status>>;
+
+    fn call(&mut self, request: Request<Received>) -> Self::Future {
+        let (metadata, _, received) = request.into_parts();
+        let response = self.0.check(received, &metadata);
+        std::future::ready(Ok(Response::new(response)))
+    }
+}
+
+/// A message as it was received: perhaps not a `CheckRequest` at all.
+struct Received(Result<CheckRequest, prost::DecodeError>);
+
+#[derive(Clone, Copy, Debug)]
+struct CheckCodec;
+
+impl Codec for CheckCodec {
+    type Encode = CheckResponse;
+    type Decode = Received;
+    type Encoder = <ProstCodec<CheckResponse, CheckRequest> as Codec>::Encoder;
+    type Decoder = ReceivedDecoder;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstCodec::<CheckResponse, CheckRequest>::raw_encoder(BufferSettings::default())
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ReceivedDecoder
+    }
+}
+
+struct ReceivedDecoder;
+
+impl Decoder for ReceivedDecoder {
+    type Item = Received;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Received>, Status> {
+        let received = CheckRequest::decode(&mut *buffer);
+        // What a failed decoding left behind still belongs to this message.
+        let left = prost::bytes::Buf::remaining(buffer);
+        prost::bytes::Buf::advance(buffer, left);
+        Ok(Some(Received(received)))
+    }
+}
