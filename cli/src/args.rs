@@ -1,0 +1,331 @@
+//! The command line: nouns, then verbs. What clap parses and nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use portcullis_policy::request::{PathForm, Target};
+
+/// Decides mesh policies for any proxy: Istio manifests in, a verdict with its reason out.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portcullis",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "Example:\n  portcullis dev\n\n\
+        Exit codes: 0 yes or clean, 1 could not run, 2 the answer is no (deny, errors)."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How everything is printed.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Args)]
+pub struct GlobalArgs {
+    /// Form of the output: for people, or JSON lines for scripts
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human, value_name = "FORM")]
+    pub output: Output,
+    /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+    /// Least severe log line on standard error: error, warn, info, debug, trace, or a filter such as `portcullis_authz=debug`
+    #[arg(long, global = true, env = "PORTCULLIS_LOG", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Form of log lines; `auto` means human on a terminal, else JSON
+    #[arg(
+        long,
+        global = true,
+        env = "PORTCULLIS_LOG_FORMAT",
+        value_enum,
+        value_name = "FORM"
+    )]
+    pub log_format: Option<LogFormat>,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Human on a terminal, else JSON.
+    #[default]
+    Auto,
+    /// One line of text.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check, decide, explain and translate policies
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis policy check manifests/"
+    )]
+    Policy(PolicyCommand),
+    /// Answer Envoy's external authorization requests
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis authz serve --config portcullis.yaml"
+    )]
+    Authz(AuthzCommand),
+    /// Try it: serve the shipped examples, replay requests, reload as you edit
+    #[command(
+        after_help = "Example:\n  portcullis dev\n  ENVOY=/usr/bin/envoy portcullis dev --envoy"
+    )]
+    Dev(DevArgs),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  portcullis completions bash > ~/.local/share/bash-completion/completions/portcullis"
+    )]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Verbs of `policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Find what is wrong with manifests, before a cluster does
+    #[command(
+        after_help = "Example:\n  portcullis policy check manifests/\n  kustomize build . | portcullis policy check --deny-warnings -"
+    )]
+    Check(CheckArgs),
+    /// Decide requests, one Envoy CheckRequest in JSON per line
+    #[command(
+        after_help = "Example:\n  portcullis policy decide --policies manifests/ --requests requests.jsonl\n  \
+            portcullis policy decide --policies manifests/ --candidate change.yaml < requests.jsonl"
+    )]
+    Decide(DecideArgs),
+    /// Tell why a request is allowed or denied, field by field
+    #[command(
+        after_help = "Example:\n  portcullis policy explain --policies manifests/ --requests request.json --all"
+    )]
+    Explain(ExplainArgs),
+    /// Print the Cedar policies that manifests mean
+    #[command(
+        after_help = "Example:\n  portcullis policy translate manifests/\n  portcullis policy translate --schema"
+    )]
+    Translate(TranslateArgs),
+    /// Tell what a diagnostic's code means and what to do
+    #[command(after_help = "Example:\n  portcullis policy explain-code PC0001")]
+    ExplainCode {
+        /// The code; without one, every code is listed
+        #[arg(value_name = "PCxxxx")]
+        code: Option<String>,
+    },
+}
+
+/// Verbs of `authz`.
+#[derive(Debug, Subcommand)]
+pub enum AuthzCommand {
+    /// Serve ext_authz over gRPC until told to stop
+    #[command(
+        after_help = "Example:\n  portcullis authz serve --config portcullis.yaml\n  \
+            portcullis authz serve --policies manifests/ --listen 127.0.0.1:9191"
+    )]
+    Serve(ServeArgs),
+}
+
+/// `policy check`.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    /// Files, folders (recursive) or `-` for standard input: YAML, JSON and Cedar
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Exit with 2 on warnings too
+    #[arg(long)]
+    pub deny_warnings: bool,
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+/// `--config`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArg {
+    /// Configuration file (YAML)
+    #[arg(long, env = "PORTCULLIS_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What `decide` and `explain` read.
+#[derive(Clone, Debug, Args)]
+pub struct InputArgs {
+    /// What is in force: files, folders (recursive) or `-` for standard input [env: PORTCULLIS_POLICIES=]
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    pub policies: Vec<PathBuf>,
+    /// What is proposed: replaces its namesakes in --policies, or joins; each answer then carries both verdicts
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    pub candidate: Vec<PathBuf>,
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Proxy that enforces, for requests that do not say it themselves
+    #[arg(long, env = "PORTCULLIS_TARGET", value_enum, value_name = "TARGET")]
+    pub target: Option<TargetArg>,
+    /// How paths in the requests arrive: as the client sent them, or after the proxy's normalisation
+    #[arg(long, env = "PORTCULLIS_PATH", value_enum, value_name = "FORM")]
+    pub path: Option<PathArg>,
+    /// Requests, one Envoy CheckRequest in protobuf JSON per line; `-` for standard input
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    pub requests: PathBuf,
+    /// Decide as Envoy would with policies that got past Istio's webhook, errors included
+    #[arg(long)]
+    pub accept_invalid: bool,
+}
+
+/// `policy decide`.
+#[derive(Clone, Debug, Args)]
+pub struct DecideArgs {
+    /// What to read.
+    #[command(flatten)]
+    pub input: InputArgs,
+}
+
+/// `policy explain`.
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// What to read.
+    #[command(flatten)]
+    pub input: InputArgs,
+    /// Show every rule that selects the workload, not only those that told
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `policy translate`.
+#[derive(Clone, Debug, Args)]
+pub struct TranslateArgs {
+    /// Files, folders (recursive) or `-` for standard input
+    #[arg(required_unless_present = "schema", value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Print the Cedar schema that every policy is validated against
+    #[arg(long, conflicts_with = "paths")]
+    pub schema: bool,
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+/// `authz serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Address to serve on, `IP:PORT` or `unix:PATH`; in place of `listeners`
+    #[arg(long, env = "PORTCULLIS_LISTEN", value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Files and folders to serve and watch; in place of `policies` [env: PORTCULLIS_POLICIES=]
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    pub policies: Vec<PathBuf>,
+}
+
+/// `dev`.
+#[derive(Clone, Debug, Args)]
+pub struct DevArgs {
+    /// Start a real Envoy too (on PATH, or ENVOY=/path/to/envoy) in front of an echo service
+    #[arg(long)]
+    pub envoy: bool,
+    /// Address to serve ext_authz on
+    #[arg(
+        long,
+        env = "PORTCULLIS_LISTEN",
+        default_value = "127.0.0.1:9191",
+        value_name = "ADDR"
+    )]
+    pub listen: String,
+    /// Address of that Envoy
+    #[arg(
+        long,
+        default_value = "127.0.0.1:10000",
+        value_name = "ADDR",
+        requires = "envoy"
+    )]
+    pub envoy_listen: SocketAddr,
+    /// Policies to serve instead of the shipped examples
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    pub policies: Vec<PathBuf>,
+    /// Folder that the shipped examples are written to, for you to edit; existing files are kept
+    #[arg(long, default_value = "portcullis-dev", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Stop after the requests have been replayed
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `--target`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TargetArg {
+    /// Told by the workload's labels and the gateways that select it.
+    Auto,
+    /// An Envoy beside the workload.
+    Sidecar,
+    /// A gateway.
+    Gateway,
+    /// An ambient waypoint.
+    Waypoint,
+    /// The ambient node proxy.
+    Ztunnel,
+}
+
+impl TargetArg {
+    /// The engine's target; `None` is `auto`.
+    #[must_use]
+    pub fn target(self) -> Option<Target> {
+        match self {
+            Self::Auto => None,
+            Self::Sidecar => Some(Target::Sidecar),
+            Self::Gateway => Some(Target::Gateway),
+            Self::Waypoint => Some(Target::Waypoint),
+            Self::Ztunnel => Some(Target::Ztunnel),
+        }
+    }
+}
+
+/// `--path`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PathArg {
+    /// As the client sent it.
+    Raw,
+    /// After the proxy's own normalisation.
+    Normalised,
+}
+
+impl From<PathArg> for PathForm {
+    fn from(path: PathArg) -> Self {
+        match path {
+            PathArg::Raw => Self::Raw,
+            PathArg::Normalised => Self::Normalised,
+        }
+    }
+}

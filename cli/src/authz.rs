@@ -1,0 +1,3 @@
+//! `portcullis authz`: one file per verb.
+
+pub mod serve;

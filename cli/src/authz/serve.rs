@@ -1,0 +1,105 @@
+//! `portcullis authz serve`: ext_authz over gRPC until told to stop.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::facts;
+use portcullis_authz::reload::PolicyFiles;
+use portcullis_authz::respond;
+use portcullis_authz::server::{ListenerOptions, ServeOptions, Server};
+
+use crate::args::{GlobalArgs, ServeArgs};
+use crate::config::{Config, Listener};
+use crate::exit::Exit;
+use crate::{logging, shutdown};
+
+/// How long open requests get at shutdown unless told otherwise.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+/// When the configuration cannot be read or a socket cannot be had.
+pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    let config = Config::load(args.config.config.as_deref())?;
+    logging::start(
+        global
+            .log_level
+            .as_deref()
+            .or(config.log_level.as_deref())
+            .unwrap_or("info"),
+        global.log_format.or(config.log_format).unwrap_or_default(),
+    )?;
+    let mut options = options(&config, args)?;
+    if let Some(address) = &args.listen {
+        options.listeners = vec![listener(
+            &Listener {
+                endpoint: address.parse::<Endpoint>()?,
+                ..config.listeners.first().cloned().unwrap_or_default()
+            },
+            &config,
+        )];
+    }
+    runtime()?.block_on(async {
+        // Before anything is bound: a signal at start must stop us, too.
+        let stop = shutdown::signal()?;
+        let server = Server::start(options).await?;
+        server.run(stop).await?;
+        anyhow::Ok(())
+    })?;
+    Ok(Exit::Yes)
+}
+
+/// The runtime of every server: a worker for each core.
+///
+/// # Errors
+/// When the operating system gives no threads.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")
+}
+
+fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
+    let mut listeners: Vec<ListenerOptions> = config
+        .listeners
+        .iter()
+        .map(|entry| listener(entry, config))
+        .collect();
+    if listeners.is_empty() {
+        listeners.push(listener(&Listener::default(), config));
+    }
+    let mut settings = config.settings();
+    settings.serving = true;
+    Ok(ServeOptions {
+        listeners,
+        files: PolicyFiles {
+            paths: config.policies(&args.policies)?,
+            candidate: config.candidate.clone(),
+        },
+        settings,
+        reload: config.reload,
+        drain: config.drain.unwrap_or(DRAIN),
+    })
+}
+
+fn listener(entry: &Listener, config: &Config) -> ListenerOptions {
+    let mut options = ListenerOptions::new(entry.endpoint.to_string(), entry.endpoint.clone());
+    options.socket_mode = entry.socket_mode;
+    options.facts = facts::Options {
+        path_form: entry.path,
+        target: entry.target,
+        // As the mesh says, configuration and documents together.
+        num_trusted_proxies: None,
+    };
+    options.respond = respond::Options {
+        denied_body: entry.body.clone(),
+        debug_headers: entry.debug_headers,
+    };
+    if let Some(bytes) = config.message_bytes {
+        options.max_message_bytes = bytes;
+    }
+    options
+}

@@ -1,0 +1,164 @@
+//! `portcullis.yaml`: the one configuration file.
+//!
+//! Precedence: flag, environment, file, default. What is not a key is an error that names the
+//! nearest one, and every mistake of the file is reported at once.
+
+mod keys;
+mod mesh;
+mod read;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::reload;
+use portcullis_authz::respond::DeniedBody;
+use portcullis_policy::request::{PathForm, Target};
+use portcullis_policy::resource::MeshConfig;
+use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
+
+pub use keys::{KEYS, Key};
+
+use crate::args::LogFormat;
+
+/// Where ext_authz is served unless told otherwise.
+pub const DEFAULT_ENDPOINT: Endpoint =
+    Endpoint::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9191));
+
+/// One entry of `listeners`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Permissions of a unix socket.
+    pub socket_mode: u32,
+    /// How paths arrive.
+    pub path: PathForm,
+    /// Target, where the request does not say it; `None` is `auto`.
+    pub target: Option<Target>,
+    /// Body of a denial.
+    pub body: DeniedBody,
+    /// Answers carry `x-portcullis-*` headers.
+    pub debug_headers: bool,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            endpoint: DEFAULT_ENDPOINT,
+            socket_mode: 0o660,
+            path: PathForm::Normalised,
+            target: None,
+            body: DeniedBody::Empty,
+            debug_headers: false,
+        }
+    }
+}
+
+/// The configuration, as meant: paths are relative to the working directory, defaults filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `policies`.
+    pub policies: Vec<PathBuf>,
+    /// `candidate`.
+    pub candidate: Vec<PathBuf>,
+    /// `listeners`; empty when the file has none.
+    pub listeners: Vec<Listener>,
+    /// `mesh`.
+    pub mesh: MeshConfig,
+    /// `workloads`.
+    pub workloads: Vec<DeclaredWorkload>,
+    /// `custom_providers`.
+    pub custom_providers: BTreeMap<String, CustomProvider>,
+    /// `default_workload`.
+    pub default_workload: Option<String>,
+    /// `reload`.
+    pub reload: reload::Options,
+    /// `limits.message_bytes`.
+    pub message_bytes: Option<usize>,
+    /// `limits.drain`.
+    pub drain: Option<Duration>,
+    /// `log.level`.
+    pub log_level: Option<String>,
+    /// `log.format`.
+    pub log_format: Option<LogFormat>,
+}
+
+impl Config {
+    /// Reads `file`; without one, everything has its default.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with every mistake in it.
+    pub fn load(file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(file) = file else {
+            return Ok(Self::default());
+        };
+        let name = file.display();
+        let bytes = std::fs::read(file)
+            .with_context(|| format!("cannot read the configuration `{name}`"))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let line = error
+                .as_bytes()
+                .get(..error.utf8_error().valid_up_to())
+                .unwrap_or_default()
+                .iter()
+                .filter(|byte| **byte == b'\n')
+                .count();
+            anyhow::anyhow!("{name}:{}: the configuration is not UTF-8", line + 1)
+        })?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder, &name.to_string()).map_err(|mistakes| {
+            let mut message = format!("the configuration `{name}` has mistakes");
+            for mistake in mistakes {
+                message.push_str(&format!("\n  {name}:{}: {}", mistake.at, mistake.message));
+            }
+            anyhow::anyhow!(message)
+        })
+    }
+
+    fn parse(text: &str, folder: &Path, file: &str) -> Result<Self, Vec<tree::Mistake>> {
+        let root = tree::parse(text).map_err(|mistake| vec![mistake])?;
+        read::config(&root, folder, file)
+    }
+
+    /// What a compilation depends on beside the documents.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            mesh: self.mesh.clone(),
+            workloads: self.workloads.clone(),
+            custom_providers: self.custom_providers.clone(),
+            default_workload: self.default_workload.clone(),
+            serving: false,
+            accept_invalid: false,
+        }
+    }
+
+    /// The policies' paths: those of the flag, else PORTCULLIS_POLICIES, else the file's.
+    ///
+    /// # Errors
+    /// When nothing names any.
+    pub fn policies(&self, flag: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+        if !flag.is_empty() {
+            return Ok(flag.to_vec());
+        }
+        if let Some(paths) = std::env::var_os("PORTCULLIS_POLICIES") {
+            let paths: Vec<PathBuf> = std::env::split_paths(&paths)
+                .filter(|path| !path.as_os_str().is_empty())
+                .collect();
+            if !paths.is_empty() {
+                return Ok(paths);
+            }
+        }
+        if self.policies.is_empty() {
+            bail!(
+                "no policies: give `--policies PATH`, set PORTCULLIS_POLICIES, or set `policies` in the configuration"
+            );
+        }
+        Ok(self.policies.clone())
+    }
+}

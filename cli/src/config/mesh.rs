@@ -1,0 +1,98 @@
+//! `mesh:`: the part of Istio's MeshConfig that policy depends on.
+
+use portcullis_policy::diagnostic::Location;
+use portcullis_policy::resource::{ExtensionProvider, MeshConfig, PathNormalization};
+
+use super::read::Reader;
+use super::tree::{Node, Value};
+
+const MODES: &[(&str, PathNormalization)] = &[
+    ("DEFAULT", PathNormalization::Base),
+    ("NONE", PathNormalization::None),
+    ("BASE", PathNormalization::Base),
+    ("MERGE_SLASHES", PathNormalization::MergeSlashes),
+    (
+        "DECODE_AND_MERGE_SLASHES",
+        PathNormalization::DecodeAndMergeSlashes,
+    ),
+];
+
+/// Reads `mesh:`.
+pub fn read(reader: &mut Reader, node: &Node, file: &str) -> MeshConfig {
+    let mut mesh = MeshConfig {
+        at: Location {
+            file: file.into(),
+            line: u32::try_from(node.at.line).unwrap_or(u32::MAX),
+            column: u32::try_from(node.at.column).unwrap_or(u32::MAX),
+        },
+        ..MeshConfig::default()
+    };
+    for (name, node) in reader.fields_among_published(node, "mesh") {
+        match name {
+            "rootNamespace" => {
+                mesh.root_namespace = reader.text(node, "a namespace").map(str::to_owned);
+            }
+            "trustDomain" => {
+                mesh.trust_domain = reader.text(node, "a trust domain").map(str::to_owned);
+            }
+            "trustDomainAliases" => {
+                let aliases = reader.texts(node, "a trust domain");
+                mesh.trust_domain_aliases = Some(aliases.into_iter().map(str::to_owned).collect());
+            }
+            "pathNormalization" => {
+                // Both forms: the word alone, and the word under `normalization`.
+                let word = if matches!(node.value, Value::Scalar { .. }) {
+                    Some(node)
+                } else {
+                    reader
+                        .fields(node, "mesh.pathNormalization")
+                        .get("normalization")
+                        .copied()
+                };
+                mesh.path_normalization = word.and_then(|node| reader.word(node, MODES));
+            }
+            "defaultConfig" => mesh.num_trusted_proxies = trusted_proxies(reader, node),
+            "extensionProviders" => {
+                let items = reader.items(node);
+                let providers = items.iter().map(|item| provider(reader, item)).collect();
+                mesh.extension_providers = Some(providers);
+            }
+            _ => {}
+        }
+    }
+    mesh
+}
+
+fn trusted_proxies(reader: &mut Reader, node: &Node) -> Option<u32> {
+    let path = "mesh.defaultConfig";
+    let topology = *reader
+        .fields_among_published(node, path)
+        .get("gatewayTopology")?;
+    let path = "mesh.defaultConfig.gatewayTopology";
+    let number = *reader
+        .fields_among_published(topology, path)
+        .get("numTrustedProxies")?;
+    let text = reader.text(number, "a number")?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        reader.mistake(number.at, format!("`{text}` is no number of proxies"));
+    }
+    parsed
+}
+
+fn provider(reader: &mut Reader, node: &Node) -> ExtensionProvider {
+    let fields: Vec<(&str, &Node)> = reader.entries(node);
+    let name = match fields.iter().find(|(name, _)| *name == "name") {
+        Some((_, name)) => reader.text(name, "a provider's name").unwrap_or_default(),
+        None => {
+            reader.mistake(node.at, "an extension provider needs a `name`".to_owned());
+            ""
+        }
+    };
+    ExtensionProvider {
+        name: name.to_owned(),
+        ext_authz: fields
+            .iter()
+            .any(|(name, _)| matches!(*name, "envoyExtAuthzGrpc" | "envoyExtAuthzHttp")),
+    }
+}

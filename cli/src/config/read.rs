@@ -1,0 +1,503 @@
+//! From the tree to the configuration as meant, gathering every mistake.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::respond::DeniedBody;
+use portcullis_policy::request::{PathForm, Target};
+use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
+
+use super::keys::KEYS;
+use super::tree::{At, Mistake, Node, Value};
+use super::{Config, Listener, mesh};
+use crate::args::LogFormat;
+
+/// Reads the whole file. Relative paths are relative to `folder`; `file` names the configuration
+/// where mesh settings meet those of a document.
+pub fn config(root: &Node, folder: &Path, file: &str) -> Result<Config, Vec<Mistake>> {
+    let mut reader = Reader::default();
+    let config = reader.config(root, folder, file);
+    if reader.mistakes.is_empty() {
+        Ok(config)
+    } else {
+        reader.mistakes.sort_by_key(|mistake| mistake.at);
+        Err(reader.mistakes)
+    }
+}
+
+/// Gathers mistakes on the way.
+#[derive(Debug, Default)]
+pub struct Reader {
+    mistakes: Vec<Mistake>,
+}
+
+/// The fields of a mapping whose names have been checked.
+pub type Fields<'a> = BTreeMap<&'a str, &'a Node>;
+
+impl Reader {
+    fn config(&mut self, root: &Node, folder: &Path, file: &str) -> Config {
+        let mut config = Config::default();
+        for (name, node) in self.fields(root, "") {
+            match name {
+                "policies" => {
+                    config.policies = self
+                        .texts(node, "a path")
+                        .into_iter()
+                        .map(|path| folder.join(path))
+                        .collect();
+                }
+                "candidate" => {
+                    config.candidate = self
+                        .texts(node, "a path")
+                        .into_iter()
+                        .map(|path| folder.join(path))
+                        .collect();
+                }
+                "listeners" => {
+                    config.listeners = self.listeners(node, folder);
+                }
+                "mesh" => config.mesh = mesh::read(self, node, file),
+                "workloads" => {
+                    config.workloads = self
+                        .items(node)
+                        .iter()
+                        .map(|item| self.workload(item))
+                        .collect();
+                }
+                "custom_providers" => config.custom_providers = self.custom_providers(node),
+                "default_workload" => config.default_workload = self.workload_name(node),
+                "reload" => {
+                    for (name, node) in self.fields(node, "reload") {
+                        match (name, self.duration(node)) {
+                            ("settle", Some(settle)) => config.reload.settle = settle,
+                            ("poll", Some(poll)) => config.reload.poll = poll,
+                            _ => {}
+                        }
+                    }
+                }
+                "limits" => {
+                    for (name, node) in self.fields(node, "limits") {
+                        match name {
+                            "message_bytes" => config.message_bytes = self.bytes(node),
+                            "drain" => config.drain = self.duration(node),
+                            _ => {}
+                        }
+                    }
+                }
+                "log" => self.log(node, &mut config),
+                _ => {}
+            }
+        }
+        config
+    }
+
+    fn listeners(&mut self, node: &Node, folder: &Path) -> Vec<Listener> {
+        let items = self.items(node);
+        if items.is_empty() && node.value != Value::Null {
+            self.mistake(
+                node.at,
+                "no listener; name one, or leave `listeners` out".to_owned(),
+            );
+        }
+        let mut listeners: Vec<Listener> = Vec::new();
+        for item in items {
+            let listener = self.listener(item, folder);
+            if listeners
+                .iter()
+                .any(|other| other.endpoint == listener.endpoint)
+            {
+                self.mistake(item.at, format!("two listeners on `{}`", listener.endpoint));
+            }
+            listeners.push(listener);
+        }
+        listeners
+    }
+
+    fn listener(&mut self, node: &Node, folder: &Path) -> Listener {
+        let mut listener = Listener::default();
+        for (name, node) in self.fields(node, "listeners[]") {
+            match name {
+                "address" => {
+                    if let Some(address) = self.text(node, "an address") {
+                        match address.parse() {
+                            Ok(Endpoint::Unix(path)) => {
+                                listener.endpoint = Endpoint::Unix(folder.join(path));
+                            }
+                            Ok(endpoint) => listener.endpoint = endpoint,
+                            Err(error) => self.mistake(node.at, error.to_string()),
+                        }
+                    }
+                }
+                "socket_mode" => {
+                    if let Some(text) = self.text(node, "an octal number") {
+                        let digits = text.strip_prefix("0o").unwrap_or(text);
+                        match u32::from_str_radix(digits, 8) {
+                            Ok(mode) if mode <= 0o777 => listener.socket_mode = mode,
+                            _ => self.mistake(
+                                node.at,
+                                format!(
+                                    "`{text}` is no file mode; write octal digits, such as `0660`"
+                                ),
+                            ),
+                        }
+                    }
+                }
+                "path" => {
+                    const FORMS: &[(&str, PathForm)] =
+                        &[("raw", PathForm::Raw), ("normalised", PathForm::Normalised)];
+                    if let Some(path) = self.word(node, FORMS) {
+                        listener.path = path;
+                    }
+                }
+                "target" => {
+                    const TARGETS: &[(&str, Option<Target>)] = &[
+                        ("auto", None),
+                        ("sidecar", Some(Target::Sidecar)),
+                        ("gateway", Some(Target::Gateway)),
+                        ("waypoint", Some(Target::Waypoint)),
+                        ("ztunnel", Some(Target::Ztunnel)),
+                    ];
+                    if let Some(target) = self.word(node, TARGETS) {
+                        listener.target = target;
+                    }
+                }
+                "body" => {
+                    listener.body = match self.text(node, "`none`, `decision` or a text") {
+                        Some("decision") => DeniedBody::Decision,
+                        Some("none") | None => DeniedBody::Empty,
+                        Some(text) => DeniedBody::Text(text.to_owned()),
+                    };
+                }
+                "debug_headers" => listener.debug_headers = self.boolean(node),
+                _ => {}
+            }
+        }
+        listener
+    }
+
+    fn workload(&mut self, node: &Node) -> DeclaredWorkload {
+        let mut workload = DeclaredWorkload {
+            service_account: "default".to_owned(),
+            ..DeclaredWorkload::default()
+        };
+        for (name, node) in self.fields(node, "workloads[]") {
+            match name {
+                "namespace" => workload.namespace = self.owned(node, "a name"),
+                "name" => workload.name = self.owned(node, "a name"),
+                "serviceAccount" => workload.service_account = self.owned(node, "a name"),
+                "labels" => workload.labels = self.labels(node),
+                "addresses" => {
+                    for item in self.items(node) {
+                        let Some(text) = self.text(item, "an address") else {
+                            continue;
+                        };
+                        match text.parse::<IpAddr>() {
+                            Ok(address) => workload.addresses.push(address),
+                            Err(_) => self.mistake(
+                                item.at,
+                                format!("`{text}` is no IPv4 or IPv6 address; write it without port and prefix length"),
+                            ),
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (value, field) in [(&workload.namespace, "namespace"), (&workload.name, "name")] {
+            if value.is_empty() && matches!(node.value, Value::Mapping(_)) {
+                self.mistake(node.at, format!("a workload needs a `{field}`"));
+            }
+        }
+        workload
+    }
+
+    fn labels(&mut self, node: &Node) -> BTreeMap<String, String> {
+        let mut labels = BTreeMap::new();
+        for (name, node) in self.entries(node) {
+            match &node.value {
+                Value::Null => {
+                    labels.insert(name.to_owned(), String::new());
+                }
+                Value::Scalar { text, .. } => {
+                    labels.insert(name.to_owned(), text.clone());
+                }
+                _ => self.mistake(node.at, format!("label `{name}` is no text")),
+            }
+        }
+        labels
+    }
+
+    fn custom_providers(&mut self, node: &Node) -> BTreeMap<String, CustomProvider> {
+        const WAYS: &[(&str, CustomProvider)] = &[
+            ("self", CustomProvider::Own),
+            ("proxy", CustomProvider::Proxy),
+            ("call", CustomProvider::Call),
+        ];
+        let mut providers = BTreeMap::new();
+        for (name, node) in self.entries(node) {
+            if let Some(way) = self.word(node, WAYS) {
+                providers.insert(name.to_owned(), way);
+            }
+        }
+        providers
+    }
+
+    fn workload_name(&mut self, node: &Node) -> Option<String> {
+        let text = self.text(node, "a workload")?;
+        let parts: Vec<&str> = text.split('/').collect();
+        if !(2..=3).contains(&parts.len()) || parts.iter().any(|part| part.is_empty()) {
+            self.mistake(
+                node.at,
+                format!(
+                    "`{text}` names no workload; write `NAMESPACE/NAME` or `KIND/NAMESPACE/NAME`"
+                ),
+            );
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    fn log(&mut self, node: &Node, config: &mut Config) {
+        const FORMATS: &[(&str, LogFormat)] = &[
+            ("auto", LogFormat::Auto),
+            ("human", LogFormat::Human),
+            ("json", LogFormat::Json),
+        ];
+        for (name, node) in self.fields(node, "log") {
+            match name {
+                "level" => config.log_level = self.text(node, "a level").map(str::to_owned),
+                "format" => config.log_format = self.word(node, FORMATS),
+                _ => {}
+            }
+        }
+    }
+
+    /// The fields of a mapping at `path`; names that are no key are mistakes.
+    pub fn fields<'a>(&mut self, node: &'a Node, path: &str) -> Fields<'a> {
+        let known: Vec<&str> = KEYS
+            .iter()
+            .filter_map(|key| child(key.path, path))
+            .collect();
+        self.fields_among(node, &known)
+    }
+
+    /// The fields of a mapping; names that are not among `known` are mistakes.
+    pub fn fields_among<'a>(&mut self, node: &'a Node, known: &[&str]) -> Fields<'a> {
+        let mut fields = Fields::new();
+        if node.value == Value::Null {
+            return fields;
+        }
+        let Value::Mapping(entries) = &node.value else {
+            let keys = quoted(known.iter().take(6).copied());
+            self.mistake(
+                node.at,
+                format!("a mapping is expected here, with keys such as {keys}"),
+            );
+            return fields;
+        };
+        for (name, value) in entries {
+            if known.contains(&name.text.as_str()) {
+                fields.insert(&name.text, value);
+            } else {
+                self.mistake(name.at, unknown("key", &name.text, known.iter().copied()));
+            }
+        }
+        fields
+    }
+
+    /// The fields of a part of MeshConfig at `path`. Published keys that policy does not depend on
+    /// pass; what looks like a misspelt key of ours is a mistake.
+    pub fn fields_among_published<'a>(&mut self, node: &'a Node, path: &str) -> Fields<'a> {
+        let mut fields = Fields::new();
+        for (name, at, value) in self.named_entries(node) {
+            let near = KEYS
+                .iter()
+                .filter_map(|key| child(key.path, path))
+                .find(|known| *known != name && nearness(known, name) <= 2);
+            match near {
+                Some(known) => {
+                    self.mistake(at, format!("unknown key `{name}`; did you mean `{known}`?"));
+                }
+                None => {
+                    fields.insert(name, value);
+                }
+            }
+        }
+        fields
+    }
+
+    /// The entries of a mapping whose names are free.
+    pub fn entries<'a>(&mut self, node: &'a Node) -> Vec<(&'a str, &'a Node)> {
+        let entries = self.named_entries(node);
+        entries
+            .into_iter()
+            .map(|(name, _, node)| (name, node))
+            .collect()
+    }
+
+    fn named_entries<'a>(&mut self, node: &'a Node) -> Vec<(&'a str, At, &'a Node)> {
+        match &node.value {
+            Value::Null => Vec::new(),
+            Value::Mapping(entries) => entries
+                .iter()
+                .map(|(name, node)| (name.text.as_str(), name.at, node))
+                .collect(),
+            _ => {
+                self.mistake(node.at, "a mapping is expected here".to_owned());
+                Vec::new()
+            }
+        }
+    }
+
+    /// The items of a list.
+    pub fn items<'a>(&mut self, node: &'a Node) -> &'a [Node] {
+        match &node.value {
+            Value::Null => &[],
+            Value::Sequence(items) => items,
+            _ => {
+                self.mistake(
+                    node.at,
+                    "a list is expected here; start each entry with `- `".to_owned(),
+                );
+                &[]
+            }
+        }
+    }
+
+    /// A list of non-empty texts.
+    pub fn texts<'a>(&mut self, node: &'a Node, what: &str) -> Vec<&'a str> {
+        self.items(node)
+            .iter()
+            .filter_map(|item| self.text(item, what))
+            .collect()
+    }
+
+    /// A non-empty text.
+    pub fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
+        match &node.value {
+            Value::Scalar { text, .. } if !text.is_empty() => Some(text),
+            _ => {
+                self.mistake(node.at, format!("{what} is expected here"));
+                None
+            }
+        }
+    }
+
+    fn owned(&mut self, node: &Node, what: &str) -> String {
+        self.text(node, what).unwrap_or_default().to_owned()
+    }
+
+    /// One of a few words.
+    pub fn word<T: Copy>(&mut self, node: &Node, words: &[(&str, T)]) -> Option<T> {
+        let names = words.iter().map(|(word, _)| *word);
+        match &node.value {
+            Value::Scalar { text, .. } => {
+                let found = words.iter().find(|(word, _)| word == text);
+                if found.is_none() {
+                    self.mistake(node.at, format!("`{text}` is none of {}", quoted(names)));
+                }
+                found.map(|(_, value)| *value)
+            }
+            _ => {
+                self.mistake(
+                    node.at,
+                    format!("one of {} is expected here", quoted(names)),
+                );
+                None
+            }
+        }
+    }
+
+    /// A number with a unit: `100ms`, `5s`, `2m`; at least a millisecond, at most a day.
+    fn duration(&mut self, node: &Node) -> Option<Duration> {
+        let text = self.text(node, "a duration, such as `5s`,")?;
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        let millis = match unit {
+            "ms" => Some(1),
+            "s" => Some(1_000),
+            "m" => Some(60_000),
+            _ => None,
+        };
+        let number = text.strip_suffix(unit).and_then(|n| n.parse::<u64>().ok());
+        let duration = number
+            .zip(millis)
+            .and_then(|(number, millis)| number.checked_mul(millis))
+            .filter(|millis| (1..=86_400_000).contains(millis))
+            .map(Duration::from_millis);
+        if duration.is_none() {
+            self.mistake(
+                node.at,
+                format!("`{text}` is no duration; write a number with `ms`, `s` or `m`, such as `5s`, up to a day"),
+            );
+        }
+        duration
+    }
+
+    fn bytes(&mut self, node: &Node) -> Option<usize> {
+        let text = self.text(node, "a number of bytes")?;
+        let bytes = text.parse().ok().filter(|bytes| *bytes > 0);
+        if bytes.is_none() {
+            self.mistake(
+                node.at,
+                format!("`{text}` is no number of bytes above zero"),
+            );
+        }
+        bytes
+    }
+
+    fn boolean(&mut self, node: &Node) -> bool {
+        match &node.value {
+            Value::Scalar { text, plain: true } if text == "true" => true,
+            Value::Scalar { text, plain: true } if text == "false" => false,
+            _ => {
+                self.mistake(node.at, "`true` or `false` is expected here".to_owned());
+                false
+            }
+        }
+    }
+
+    /// Notes a mistake.
+    pub fn mistake(&mut self, at: At, message: String) {
+        self.mistakes.push(Mistake { at, message });
+    }
+}
+
+/// The name of the field directly below `parent`, if `path` is one.
+fn child<'a>(path: &'a str, parent: &str) -> Option<&'a str> {
+    let rest = if parent.is_empty() {
+        path
+    } else {
+        path.strip_prefix(parent)?.strip_prefix('.')?
+    };
+    (!rest.contains(['.', '[', '{'])).then_some(rest)
+}
+
+/// Says that `given` is not known, and which known name is nearest.
+pub fn unknown<'a>(
+    what: &str,
+    given: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> String {
+    let nearest = known
+        .clone()
+        .map(|name| (nearness(given, name), name))
+        .filter(|(distance, name)| *distance <= name.len().max(given.len()).div_ceil(3))
+        .min();
+    match nearest {
+        Some((_, name)) => format!("unknown {what} `{given}`; did you mean `{name}`?"),
+        None => format!("unknown {what} `{given}`; known here: {}", quoted(known)),
+    }
+}
+
+/// Number of edits between two names, whatever their case.
+fn nearness(one: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(&one.to_lowercase(), &other.to_lowercase())
+}
+
+fn quoted<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let words: Vec<String> = words.map(|word| format!("`{word}`")).collect();
+    words.join(", ")
+}

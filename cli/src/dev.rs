@@ -1,0 +1,307 @@
+//! `portcullis dev`: everything in one process, on the shipped examples, to be played with.
+
+mod echo;
+mod envoy;
+mod examples;
+mod next;
+mod replay;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::facts;
+use portcullis_authz::reload::{self, PolicyFiles, ReloadStatus};
+use portcullis_authz::respond::{self, DeniedBody};
+use portcullis_authz::server::{ListenerOptions, ServeOptions, Server};
+use portcullis_policy::request::PathForm;
+use portcullis_policy::settings::Settings;
+use tokio::sync::{oneshot, watch};
+
+use crate::args::{DevArgs, GlobalArgs};
+use crate::authz::serve::runtime;
+use crate::exit::Exit;
+use crate::out::{self, BAD, BOLD, CAUTION, DIM, GOOD};
+use crate::policy::check::{Tally, count};
+use crate::{logging, shutdown};
+
+/// What is served: folders, and the requests to try on them.
+struct Served {
+    policies: Vec<PathBuf>,
+    /// Folder and requests of the shipped example.
+    example: Option<examples::Placed>,
+}
+
+/// Serves, replays, stays up.
+///
+/// # Errors
+/// When something cannot be written, bound or started.
+pub fn run(args: &DevArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
+    logging::start(
+        // What reload has to say is printed by `follow`.
+        global
+            .log_level
+            .as_deref()
+            .unwrap_or("warn,portcullis_authz::reload=off"),
+        global.log_format.unwrap_or_default(),
+    )?;
+    let Ok(Endpoint::Tcp(address)) = args.listen.parse::<Endpoint>() else {
+        bail!(
+            "`{}` is no address for --listen; write `IP:PORT`, such as `127.0.0.1:9191`",
+            args.listen
+        );
+    };
+    // Before anything is written or bound: without an Envoy there is nothing to start.
+    let envoy = if args.envoy {
+        Some(envoy::find()?)
+    } else {
+        None
+    };
+    let served = if args.policies.is_empty() {
+        let placed = examples::place(&args.dir)?;
+        Served {
+            policies: vec![placed.folder.clone()],
+            example: Some(placed),
+        }
+    } else {
+        Served {
+            policies: args.policies.clone(),
+            example: None,
+        }
+    };
+    runtime()?.block_on(serve(args, address, &served, envoy.as_deref()))
+}
+
+async fn serve(
+    args: &DevArgs,
+    address: SocketAddr,
+    served: &Served,
+    envoy: Option<&Path>,
+) -> anyhow::Result<Exit> {
+    let stop = shutdown::signal()?;
+    let server = Server::start(options(address, served)).await?;
+    let address = server
+        .endpoints()
+        .find_map(|endpoint| match endpoint {
+            Endpoint::Tcp(address) => Some(reachable(*address)),
+            Endpoint::Unix(_) => None,
+        })
+        .context("the service has no address")?;
+    let status = server.status();
+    let (finish, finished) = oneshot::channel::<()>();
+    let serving = tokio::spawn(server.run(async {
+        // An error means that the sender is gone, which is a stop, too.
+        let _ = finished.await;
+    }));
+    // Whatever happens below, the server is asked to end and waited for.
+    let played = tokio::select! {
+        played = play(args, address, served, envoy, status) => played,
+        () = stop => Ok(Exit::Yes),
+    };
+    drop(finish);
+    serving.await.context("the service ended")??;
+    played
+}
+
+async fn play(
+    args: &DevArgs,
+    address: SocketAddr,
+    served: &Served,
+    envoy: Option<&Path>,
+    mut status: watch::Receiver<ReloadStatus>,
+) -> anyhow::Result<Exit> {
+    let first = status.borrow_and_update().clone();
+    introduce(address, served, &first)?;
+    if let Some(example) = &served.example {
+        replay::run(address, &example.requests).await?;
+    }
+    let mut running = match envoy {
+        Some(binary) => Some(start_envoy(args, binary, address).await?),
+        None => None,
+    };
+    if args.once {
+        if let Some(envoy) = &mut running {
+            envoy.stop().await;
+        }
+        return Ok(if first.revision.is_some() {
+            Exit::Yes
+        } else {
+            Exit::No
+        });
+    }
+    let example = served.example.as_ref();
+    next::print(
+        address,
+        example.map(|example| (example.folder.as_path(), example.requests.as_path())),
+    )?;
+    let mut out = out::stdout();
+    writeln!(
+        out,
+        "\n{DIM}serving; edit the policies and see them reloaded, Ctrl-C ends{DIM:#}"
+    )?;
+    out.flush()?;
+    let followed = tokio::select! {
+        followed = follow(address, served, status) => followed.map(|()| Exit::Yes),
+        () = ended(&mut running) => Err(anyhow::anyhow!("Envoy has ended by itself")),
+    };
+    if let Some(envoy) = &mut running {
+        envoy.stop().await;
+    }
+    followed
+}
+
+fn options(address: SocketAddr, served: &Served) -> ServeOptions {
+    let mut listener = ListenerOptions::new("dev", Endpoint::Tcp(address));
+    listener.facts = facts::Options {
+        path_form: PathForm::Raw,
+        ..facts::Options::default()
+    };
+    // Everything that helps somebody who tries it out; none of it is on in `authz serve`.
+    listener.respond = respond::Options {
+        denied_body: DeniedBody::Decision,
+        debug_headers: true,
+    };
+    ServeOptions {
+        listeners: vec![listener],
+        files: PolicyFiles {
+            paths: served.policies.clone(),
+            candidate: Vec::new(),
+        },
+        settings: Settings {
+            serving: true,
+            ..Settings::default()
+        },
+        reload: reload::Options::default(),
+        drain: Duration::from_secs(2),
+    }
+}
+
+/// What listens on every address is reached on loopback.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn introduce(address: SocketAddr, served: &Served, status: &ReloadStatus) -> anyhow::Result<()> {
+    let mut out = out::stdout();
+    writeln!(
+        out,
+        "{BOLD}Portcullis {}{BOLD:#}\n",
+        env!("CARGO_PKG_VERSION")
+    )?;
+    let paths: Vec<String> = served
+        .policies
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let told = match &served.example {
+        Some(placed) if placed.found => "found there and kept; edit them",
+        Some(_) => "shipped examples, written for you to edit",
+        None => "yours",
+    };
+    writeln!(out, "  policies  {} {DIM}({told}){DIM:#}", paths.join(" "))?;
+    write_status(&mut out, status)?;
+    writeln!(out, "  serving   ext_authz on {GOOD}{address}{GOOD:#}")?;
+    if let Some(placed) = &served.example {
+        writeln!(
+            out,
+            "\n{BOLD}the requests in {}, asked over gRPC{BOLD:#}\n",
+            placed.requests.display()
+        )?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn write_status(out: &mut impl std::io::Write, status: &ReloadStatus) -> std::io::Result<()> {
+    let tally = Tally::of(&status.diagnostics);
+    if let Some(error) = &status.last_error {
+        writeln!(out, "  {BAD}refused{BAD:#}   {error}")?;
+        for diagnostic in status.diagnostics.iter().filter(|found| found.is_error()) {
+            writeln!(out, "            {diagnostic}")?;
+        }
+        let kept = match &status.revision {
+            Some(revision) => format!("revision {revision} stays in force"),
+            None => "every request is denied until they are right".to_owned(),
+        };
+        return writeln!(out, "            {CAUTION}{kept}{CAUTION:#}");
+    }
+    if let Some(revision) = &status.revision {
+        let plural = if status.policies == 1 {
+            "policy"
+        } else {
+            "policies"
+        };
+        writeln!(
+            out,
+            "  in force  {} {plural}, revision {revision} {DIM}({}){DIM:#}",
+            status.policies,
+            tally.words()
+        )?;
+    }
+    Ok(())
+}
+
+/// Tells of every reload and replays the requests on what is in force then.
+async fn follow(
+    address: SocketAddr,
+    served: &Served,
+    mut status: watch::Receiver<ReloadStatus>,
+) -> anyhow::Result<()> {
+    let mut reloads = 1_u64;
+    while status.changed().await.is_ok() {
+        let now = status.borrow_and_update().clone();
+        let mut out = out::stdout();
+        writeln!(
+            out,
+            "\n{BOLD}{} since start{BOLD:#}",
+            count(usize::try_from(reloads).unwrap_or(usize::MAX), "reload")
+        )?;
+        reloads += 1;
+        write_status(&mut out, &now)?;
+        out.flush()?;
+        if let (Some(example), None) = (&served.example, &now.last_error)
+            && let Err(error) = replay::run(address, &example.requests).await
+        {
+            // The file of requests is edited, too: a mistake there is no reason to end.
+            writeln!(out, "  {BAD}error{BAD:#}     {error:#}")?;
+            out.flush()?;
+        }
+    }
+    Ok(())
+}
+
+async fn start_envoy(
+    args: &DevArgs,
+    binary: &Path,
+    authz: SocketAddr,
+) -> anyhow::Result<envoy::Envoy> {
+    let folder = args.dir.join("envoy");
+    std::fs::create_dir_all(&folder).with_context(|| {
+        format!(
+            "cannot write to `{}`; choose another folder with --dir",
+            folder.display()
+        )
+    })?;
+    let upstream = echo::start()
+        .await
+        .context("cannot start the echo service")?;
+    let envoy = envoy::Envoy::start(binary, &folder, args.envoy_listen, authz, upstream).await?;
+    next::print_envoy(envoy.address, &folder)?;
+    Ok(envoy)
+}
+
+/// Ends when the Envoy that runs does; never where there is none.
+async fn ended(envoy: &mut Option<envoy::Envoy>) {
+    match envoy {
+        Some(envoy) => envoy.ended().await,
+        None => std::future::pending().await,
+    }
+}

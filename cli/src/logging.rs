@@ -1,0 +1,36 @@
+//! Logs go to standard error: text for a person, JSON for a collector.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::args::LogFormat;
+use crate::out;
+
+/// Starts logging. `level` is a level or a filter such as `portcullis_authz=debug`.
+///
+/// # Errors
+/// When `level` is neither.
+pub fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(level).map_err(|error| {
+        anyhow::anyhow!(
+            "log level `{level}` is not one: {error}; use error, warn, info, debug, trace, or a filter such as `portcullis_authz=debug`"
+        )
+    })?;
+    let human = match format {
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(out::stderr_has_color());
+    // A second start (a test calling `main` twice) keeps the first.
+    let _ = if human {
+        lines.with_target(false).try_init()
+    } else {
+        lines.json().flatten_event(true).try_init()
+    };
+    Ok(())
+}
