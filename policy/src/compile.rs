@@ -129,7 +129,7 @@ impl Compiler {
             uids,
             custom_providers: settings.custom_providers.clone(),
             serving: settings.serving,
-            memo: true,
+            memo: settings.memo,
             candidate,
         }))
     }

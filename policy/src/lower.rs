@@ -47,16 +47,24 @@ pub fn authorization_policy(
     dialect: Dialect,
     mesh: &Mesh,
 ) -> Lowered {
+    // A dry-run CUSTOM only exists where the webhook was bypassed. istiod then puts its rules into an
+    // enforced DENY filter before the provider's, or nowhere if the provider is unknown.
+    let custom_trial = policy.action == Action::Custom && policy.dry_run == Some(true);
+    let provider = policy.provider.as_ref().map_or("", |p| p.value.as_str());
+    if custom_trial
+        && !mesh
+            .extension_providers
+            .iter()
+            .any(|p| p.ext_authz && p.name == provider)
+    {
+        return Lowered::default();
+    }
     let role = match policy.action {
+        Action::Custom if custom_trial => Role::Deny,
         Action::Allow => Role::Allow,
         Action::Deny => Role::Deny,
         Action::Audit => Role::Audit,
-        Action::Custom => Role::Custom(
-            policy
-                .provider
-                .as_ref()
-                .map_or_else(|| Arc::from(""), |p| Arc::from(p.value.as_str())),
-        ),
+        Action::Custom => Role::Custom(Arc::from(provider)),
     };
     if dialect == Dialect::Ztunnel && !matches!(role, Role::Allow | Role::Deny) {
         return Lowered::default();
@@ -76,7 +84,7 @@ pub fn authorization_policy(
         },
         role: role.clone(),
         dialect,
-        dry_run: policy.dry_run == Some(true),
+        dry_run: policy.dry_run == Some(true) && !custom_trial,
         at,
         from: Vec::new(),
         to: Vec::new(),

@@ -32,7 +32,7 @@ pub struct DeclaredWorkload {
 }
 
 /// Everything beside the documents that a snapshot depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `mesh:` of the configuration: wins over MeshConfig documents, field by field, with a note.
     pub mesh: MeshConfig,
@@ -46,4 +46,20 @@ pub struct Settings {
     pub serving: bool,
     /// Lower policies that validation refuses as istiod would (policy.md 1.15.8). Never in a server.
     pub accept_invalid: bool,
+    /// Remember Cedar's answers to equal questions. Off only to measure without.
+    pub memo: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mesh: MeshConfig::default(),
+            workloads: Vec::new(),
+            custom_providers: BTreeMap::new(),
+            default_workload: None,
+            serving: false,
+            accept_invalid: false,
+            memo: true,
+        }
+    }
 }

@@ -25,10 +25,12 @@ pub fn texts<'v>(
     match find(payload, path) {
         Some(Value::String(s)) => {
             let split = matches!(path, [name] if is_space_delimited(payload, name, rules));
-            if split {
-                s.split(' ').filter(|w| !w.is_empty()).collect()
-            } else {
+            let words: Vec<&str> = s.split(' ').filter(|w| split && !w.is_empty()).collect();
+            // Without a word there is nothing to split: the string stays one.
+            if words.is_empty() {
                 vec![s.as_str()]
+            } else {
+                words
             }
         }
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),

@@ -72,11 +72,14 @@ pub fn values<'h>(http: &'h HttpFacts<'_>, name: &str) -> Values<'h> {
         };
     }
     if inline {
+        // An empty repeat adds nothing to the joined value (measured).
         let all: Vec<&str> = found.collect();
-        return Values::Known(match all.as_slice() {
-            [] => Vec::new(),
-            [one] => vec![Cow::Borrowed(*one)],
-            many => vec![Cow::Owned(many.join(","))],
+        let told: Vec<&str> = all.iter().copied().filter(|v| !v.is_empty()).collect();
+        return Values::Known(match (all.first(), told.as_slice()) {
+            (None, _) => Vec::new(),
+            (Some(empty), []) => vec![Cow::Borrowed(*empty)],
+            (_, [one]) => vec![Cow::Borrowed(*one)],
+            (_, many) => vec![Cow::Owned(many.join(","))],
         });
     }
     Values::Known(found.map(Cow::Borrowed).collect())
@@ -178,6 +181,12 @@ mod tests {
         let origin = [("origin", "1"), ("origin", "2")];
         assert_eq!(check(&origin, false, "origin", "2"), NO);
         assert_eq!(check(&origin, false, "origin", "1,2"), YES);
+        let gaps = [("origin", ""), ("origin", "1"), ("origin", "")];
+        assert_eq!(check(&gaps, false, "origin", "1"), YES);
+        assert_eq!(
+            check(&[("origin", ""), ("origin", "")], false, "origin", "*"),
+            YES
+        );
     }
 
     #[test]
