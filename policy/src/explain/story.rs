@@ -12,7 +12,8 @@ use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule};
 use crate::request::{PathForm, Request};
 use crate::resource::{Action, MtlsMode};
 use crate::snapshot::Snapshot;
-use crate::worker::Worker;
+use crate::user::UserPolicy;
+use crate::worker::{Answer, Worker};
 
 /// Nearest misses told when nothing allowed.
 const NEAREST: usize = 3;
@@ -85,7 +86,8 @@ pub(crate) fn explain(
         decide::view(request, &located, view),
     );
     layers(&mut told, &located, request, &facts);
-    told.rules = rules(snapshot, &located, &facts, &told.decision, all);
+    let user = user_reports(snapshot, worker, &located, &facts);
+    told.rules = rules(snapshot, &located, &facts, user, &told.decision, all);
     told
 }
 
@@ -222,11 +224,13 @@ fn rules(
     snapshot: &Snapshot,
     located: &Located,
     facts: &Facts<'_>,
+    user: Vec<RuleReport>,
     decision: &Decision,
     all: bool,
 ) -> Vec<RuleReport> {
     let slice = &located.slice;
     let mut reports: Vec<RuleReport> = slice.rules.iter().map(|r| report(r, facts)).collect();
+    reports.extend(user);
     reports.extend(dropped(snapshot, located));
     let rank = |r: &RuleReport| match r.action.as_str() {
         "CUSTOM" => 0,
@@ -345,6 +349,42 @@ fn report(rule: &Rule, facts: &Facts<'_>) -> RuleReport {
         when,
         failed_clauses,
     }
+}
+
+/// User-written Cedar says whether it is satisfied, not which clause failed.
+fn user_reports(
+    snapshot: &Snapshot,
+    worker: &mut Worker,
+    located: &Located,
+    facts: &Facts<'_>,
+) -> Vec<RuleReport> {
+    let user = &located.slice.user;
+    let Some(workload) = snapshot.inventory().workload(located.resolved.workload) else {
+        return Vec::new();
+    };
+    let target = located.resolved.target;
+    let answers = worker.evaluate_user(facts, target, user, workload, snapshot.uids());
+    let report = |(policy, answer): (&Arc<UserPolicy>, Answer)| RuleReport {
+        id: policy.rule.id.to_string(),
+        action: if policy.is_permit() {
+            "permit"
+        } else {
+            "forbid"
+        }
+        .to_owned(),
+        dry_run: policy.rule.dry_run,
+        at: policy.rule.at.clone(),
+        outcome: match answer {
+            Answer::Satisfied => Outcome::Matched,
+            Answer::Not | Answer::Error => Outcome::Failed,
+        },
+        note: (answer == Answer::Error).then(|| "the policy could not be evaluated".to_owned()),
+        from: Vec::new(),
+        to: Vec::new(),
+        when: None,
+        failed_clauses: usize::from(answer != Answer::Satisfied),
+    };
+    user.iter().zip(answers).map(report).collect()
 }
 
 fn wanted(matcher: &Matcher) -> String {
