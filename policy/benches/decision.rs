@@ -47,7 +47,7 @@ fn policy(i: usize, applies: bool) -> String {
     } else {
         format!("10.{}.0.0/16", i % 200)
     };
-    let action = if !applies && i % 10 == 0 {
+    let action = if !applies && i.is_multiple_of(10) {
         "DENY"
     } else {
         "ALLOW"
