@@ -18,6 +18,7 @@ pub mod explain;
 pub mod facts;
 pub mod index;
 pub mod inventory;
+pub mod lint;
 pub mod lower;
 pub mod mesh;
 pub mod model;

@@ -14,6 +14,7 @@ use crate::diagnostic::Location;
 mod annotations;
 mod attachment;
 mod authorization_policy;
+pub(crate) mod fields;
 mod inventory;
 mod kind;
 mod mesh_config;

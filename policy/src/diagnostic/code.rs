@@ -218,6 +218,26 @@ codes! {
         "`mesh` of the configuration wins over MeshConfig documents, field by field.";
     MESH_CONFIG_REPEATED = "PC0502", Warning, "a second MeshConfig",
         "A mesh has one. Where several set a field the last one read wins.";
+    DUPLICATE_RESOURCE = "PC0503", Error, "an object stands twice",
+        "A cluster holds one object of a kind, namespace and name; which of two documents wins would be chance.";
+    SELECTS_NOTHING = "PC0504", Warning, "a selector that selects nothing",
+        "The set has workloads, but none where the policy looks has all its labels.";
+    TARGET_NOT_FOUND = "PC0505", Warning, "a target that does not exist",
+        "The set has objects of the kind, but none of that name in the policy's namespace.";
+    CLASS_OUTSIDE_ROOT = "PC0506", Warning, "a GatewayClass targeted from outside the root namespace",
+        "Such a target never matches.";
+    UNKNOWN_NAMESPACE = "PC0507", Warning, "a namespace that does not exist",
+        "The set lists namespaces, and this is none of them.";
+    UNKNOWN_ACCOUNT = "PC0508", Warning, "a service account that does not exist",
+        "The set lists service accounts, and this is none of them.";
+    FOREIGN_TRUST_DOMAIN = "PC0509", Warning, "a foreign trust domain",
+        "The principal belongs to no trust domain of the mesh: right for a federated mesh, else it matches nobody.";
+    IDENTITY_WITHOUT_MTLS = "PC0510", Note, "identities where plaintext is taken",
+        "Without STRICT mTLS clients come without identity: an ALLOW rule does not let them in, a DENY rule does not stop them. A warning where they get more than meant.";
+    UNKNOWN_PROVIDER = "PC0511", Warning, "a provider that MeshConfig does not have",
+        "Istio denies whatever matches a CUSTOM policy whose provider is unknown.";
+    RULE_IN_VAIN = "PC0512", Warning, "a rule that adds nothing",
+        "Another rule of the same policy matches everything that it matches.";
     CEDAR_SYNTAX = "PC0601", Error, "Cedar that cannot be read",
         "The file is not Cedar; nothing of it is used.";
     CEDAR_INVALID = "PC0602", Error, "a Cedar policy that strict validation refuses",

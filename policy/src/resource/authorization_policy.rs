@@ -12,7 +12,6 @@ use crate::diagnostic::{Location, code};
 use crate::document::{Entry, Excerpt, Node, Value};
 
 mod advice;
-mod fields;
 mod validate;
 mod values;
 

@@ -1,8 +1,8 @@
 //! What Istio accepts though the author probably meant something else.
 
-use super::fields::{self, Field, Form};
 use super::{Places, values};
 use crate::diagnostic::{Diagnostic, Severity, code};
+use crate::resource::fields::{self, Field, Form};
 use crate::resource::path::Path;
 use crate::resource::reader::Reader;
 use crate::resource::{

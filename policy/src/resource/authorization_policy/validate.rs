@@ -1,9 +1,10 @@
 //! What Istio's webhook refuses in an AuthorizationPolicy, and what Envoy cannot load.
 
-use super::{Places, fields};
+use super::Places;
 use crate::diagnostic::{Location, code};
 use crate::document::Excerpt;
 use crate::path::{PathTemplate, TemplateError};
+use crate::resource::fields;
 use crate::resource::path::Path;
 use crate::resource::reader::Reader;
 use crate::resource::{

@@ -1,14 +1,14 @@
 //! The fields of sources, operations and conditions as data: name, values, what a value must be.
 
+use super::path::Path;
+use super::reader::{Reader, listed, nearest};
+use super::{Located, OperationMatch, SourceMatch, Values};
 use crate::diagnostic::code;
 use crate::document::Excerpt;
-use crate::resource::path::Path;
-use crate::resource::reader::{Reader, listed, nearest};
-use crate::resource::{Located, OperationMatch, SourceMatch, Values};
 
 /// What a value must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// Any text that is not empty.
     Text,
     /// A peer identity.
@@ -31,25 +31,25 @@ pub(super) enum Form {
 
 /// One field.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Field<'a> {
-    pub(super) name: &'static str,
-    pub(super) values: &'a Values,
-    pub(super) form: Form,
+pub(crate) struct Field<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) values: &'a Values,
+    pub(crate) form: Form,
     /// Looks at an identity or a token, which CUSTOM cannot.
-    pub(super) identity: bool,
+    pub(crate) identity: bool,
     /// Exists in HTTP only.
-    pub(super) http: bool,
+    pub(crate) http: bool,
 }
 
 impl Field<'_> {
     /// True for the `not` fields.
-    pub(super) fn is_negated(&self) -> bool {
+    pub(crate) fn is_negated(&self) -> bool {
         self.name.starts_with("not")
     }
 }
 
 /// Every field of a source.
-pub(super) fn of_source(source: &SourceMatch) -> [Field<'_>; 14] {
+pub(crate) fn of_source(source: &SourceMatch) -> [Field<'_>; 14] {
     let field = |name, values, form, identity, http| Field {
         name,
         values,
@@ -131,7 +131,7 @@ pub(super) fn of_source(source: &SourceMatch) -> [Field<'_>; 14] {
 }
 
 /// Every field of an operation.
-pub(super) fn of_operation(operation: &OperationMatch) -> [Field<'_>; 8] {
+pub(crate) fn of_operation(operation: &OperationMatch) -> [Field<'_>; 8] {
     let field = |name, values, form| Field {
         name,
         values,
@@ -177,7 +177,7 @@ const BRACKETED: &[&str] = &[
 
 /// Why a key names no attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KeyFault {
+pub(crate) enum KeyFault {
     /// No such attribute.
     Unknown,
     /// The name in brackets is missing.
@@ -187,7 +187,7 @@ pub(super) enum KeyFault {
 }
 
 /// What values of the attribute must be.
-pub(super) fn form_of_key(key: &str) -> Result<Form, KeyFault> {
+pub(crate) fn form_of_key(key: &str) -> Result<Form, KeyFault> {
     if BRACKETED.iter().any(|prefix| key.starts_with(prefix)) {
         // A `[` that is not first, something in it, and `]` at the end.
         let open = key.find('[').unwrap_or(0);
@@ -210,7 +210,7 @@ pub(super) fn form_of_key(key: &str) -> Result<Form, KeyFault> {
 }
 
 /// Attributes that CUSTOM policies cannot look at.
-pub(super) fn is_identity_key(key: &str) -> bool {
+pub(crate) fn is_identity_key(key: &str) -> bool {
     key.starts_with("request.auth.")
         || matches!(
             key,
@@ -222,12 +222,12 @@ pub(super) fn is_identity_key(key: &str) -> bool {
 }
 
 /// Attributes that exist in HTTP only.
-pub(super) fn is_http_key(key: &str) -> bool {
+pub(crate) fn is_http_key(key: &str) -> bool {
     key.starts_with("request.")
 }
 
 impl KeyFault {
-    pub(super) fn report(self, key: &Located<String>, path: &Path<'_>, reader: &mut Reader<'_>) {
+    pub(crate) fn report(self, key: &Located<String>, path: &Path<'_>, reader: &mut Reader<'_>) {
         let text = Excerpt(&key.value);
         match self {
             Self::Brackets => reader.report(

@@ -1,0 +1,166 @@
+use std::sync::Arc;
+
+use super::lint;
+use crate::document::SourceText;
+use crate::resource::{Resource, read};
+
+/// Codes and lines of what the lint says of a set.
+fn linted(text: &str) -> Vec<(&'static str, u32, String)> {
+    let file = read(&SourceText {
+        file: "set.yaml".into(),
+        bytes: text.as_bytes().into(),
+    });
+    assert!(
+        file.diagnostics.iter().all(|d| !d.is_error()),
+        "{:?}",
+        file.diagnostics
+    );
+    let resources: Vec<Arc<Resource>> = file.resources;
+    lint(&resources, "istio-system", &["td1".to_owned()])
+        .into_iter()
+        .map(|d| (d.code, d.location.line, d.message))
+        .collect()
+}
+
+fn codes(text: &str) -> Vec<(&'static str, u32)> {
+    linted(text)
+        .into_iter()
+        .map(|(code, line, _)| (code, line))
+        .collect()
+}
+
+const POLICY: &str = "apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: foo}
+";
+const STRICT: &str = "---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: mesh, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+";
+
+#[test]
+fn the_same_object_twice_is_an_error_at_both_places() {
+    let text = format!("{POLICY}spec: {{rules: [{{}}]}}\n---\n{POLICY}spec: {{rules: [{{}}]}}\n");
+    let found = linted(&text);
+    assert_eq!(found.len(), 1);
+    let (code, line, message) = &found[0];
+    assert_eq!((*code, *line), ("PC0503", 6));
+    assert!(
+        message.ends_with("stands here and at set.yaml:1:1"),
+        "{message}"
+    );
+    let other = text.replacen("name: p,", "name: q,", 1);
+    assert_eq!(codes(&other), []);
+}
+
+#[test]
+fn a_selector_must_select_a_workload_if_there_are_any() {
+    let pod = |labels: &str, namespace: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: {namespace}, labels: {labels}}}\n"
+        )
+    };
+    let policy = format!(
+        "{POLICY}spec:\n  selector: {{matchLabels: {{app: web, v: a}}}}\n  rules: [{{}}]\n"
+    );
+    assert_eq!(codes(&policy), [], "no inventory");
+    assert_eq!(
+        codes(&format!("{policy}{}", pod("{app: web, v: a, x: z}", "foo"))),
+        []
+    );
+    assert_eq!(
+        codes(&format!("{policy}{}", pod("{app: web}", "foo"))),
+        [("PC0504", 5)]
+    );
+    assert_eq!(
+        codes(&format!("{policy}{}", pod("{app: web, v: a}", "bar"))),
+        [("PC0504", 5)]
+    );
+    let root = policy.replace("namespace: foo", "namespace: istio-system");
+    assert_eq!(
+        codes(&format!("{root}{}", pod("{app: web, v: a}", "bar"))),
+        []
+    );
+}
+
+#[test]
+fn a_target_must_exist_if_its_kind_is_listed() {
+    let policy =
+        format!("{POLICY}spec:\n  targetRefs: [{{kind: Service, name: web}}]\n  rules: [{{}}]\n");
+    let service = |name: &str| {
+        format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: foo}}\n")
+    };
+    assert_eq!(codes(&policy), []);
+    assert_eq!(codes(&format!("{policy}{}", service("web"))), []);
+    assert_eq!(
+        codes(&format!("{policy}{}", service("wob"))),
+        [("PC0505", 5)]
+    );
+    let class = policy.replace(
+        "kind: Service",
+        "group: gateway.networking.k8s.io, kind: GatewayClass",
+    );
+    assert_eq!(codes(&class), [("PC0506", 5)]);
+}
+
+#[test]
+fn names_must_exist_where_such_things_are_listed() {
+    let policy = format!(
+        "{POLICY}spec:\n  rules:\n  - from:\n    - source:\n        principals: [td1/ns/foo/sa/web]\n    - source:\n        serviceAccounts: [bar/web]\n{STRICT}"
+    );
+    assert_eq!(codes(&policy), []);
+    let namespace = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: foo}\n";
+    assert_eq!(codes(&format!("{policy}{namespace}")), [("PC0507", 10)]);
+    let account =
+        "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: foo}\n";
+    assert_eq!(codes(&format!("{policy}{account}")), [("PC0508", 10)]);
+    let foreign = policy.replace("td1/", "td2/");
+    assert_eq!(codes(&foreign), [("PC0509", 8)]);
+    assert_eq!(codes(&policy.replace("td1/", "cluster.local/")), []);
+}
+
+#[test]
+fn identities_need_mtls() {
+    let allow = format!(
+        "{POLICY}spec:\n  rules: [{{from: [{{source: {{principals: [td1/ns/foo/sa/web]}}}}]}}]\n"
+    );
+    let deny = allow.replace("spec:\n", "spec:\n  action: DENY\n");
+    assert_eq!(codes(&allow), [("PC0510", 5)]);
+    assert_eq!(codes(&format!("{allow}{STRICT}")), []);
+    assert_eq!(codes(&format!("{deny}{STRICT}")), []);
+    let permissive = STRICT.replace("STRICT", "PERMISSIVE");
+    let found = linted(&format!("{deny}{permissive}"));
+    assert!(
+        found[0].2.ends_with("this rule does not stop them"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_provider_must_be_in_mesh_config() {
+    let policy =
+        format!("{POLICY}spec:\n  action: CUSTOM\n  provider: {{name: authz}}\n  rules: [{{}}]\n");
+    let mesh =
+        |providers: &str| format!("---\nkind: MeshConfig\nextensionProviders: {providers}\n");
+    assert_eq!(codes(&policy), []);
+    let known = mesh("[{name: authz, envoyExtAuthzGrpc: {service: a, port: 1}}]");
+    assert_eq!(codes(&format!("{policy}{known}")), []);
+    assert_eq!(codes(&format!("{policy}{}", mesh("[]"))), [("PC0511", 6)]);
+    let other = mesh("[{name: authz, zipkin: {}}]");
+    assert_eq!(codes(&format!("{policy}{other}")), [("PC0511", 6)]);
+}
+
+#[test]
+fn rules_that_add_nothing_are_named() {
+    let policy = |rules: &str| format!("{POLICY}spec:\n  rules:\n{rules}");
+    let get = "  - to: [{operation: {methods: [GET, POST]}}]\n";
+    let same = "  - to: [{operation: {methods: [POST, GET]}}]\n";
+    let narrower = "  - {to: [{operation: {methods: [GET, POST]}}], from: [{source: {ipBlocks: [10.0.0.1]}}]}\n";
+    let other = "  - to: [{operation: {methods: [PUT]}}]\n";
+    assert_eq!(codes(&policy(&format!("{get}{same}"))), [("PC0512", 7)]);
+    assert_eq!(codes(&policy(&format!("{narrower}{get}"))), [("PC0512", 6)]);
+    assert_eq!(codes(&policy(&format!("{get}{other}"))), []);
+    assert_eq!(codes(&policy(&format!("{get}  - {{}}\n"))), [("PC0512", 6)]);
+}
