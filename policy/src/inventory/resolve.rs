@@ -82,9 +82,27 @@ pub enum Unresolved {
     /// `portcullis.service`, or a cluster-local host, names a service that is not in the inventory.
     #[error("no service `{0}` behind this waypoint")]
     UnknownService(String),
-    /// Several workloads, or services of a waypoint, with different policies.
-    #[error("{0} workloads or services with different policies could be the destination")]
-    Ambiguous(usize),
+    /// Several workloads, or services of a waypoint, with different policies: the names of the first
+    /// ones, and how many more there are.
+    #[error("{} with different policies could be the destination", listed(first, *more))]
+    Ambiguous {
+        /// `kind/namespace/name`, with the service where that is what differs.
+        first: Vec<String>,
+        /// Those not named.
+        more: usize,
+    },
+}
+
+fn listed(first: &[String], more: usize) -> String {
+    let names = first
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    match more {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
 }
 
 impl Unresolved {
@@ -92,7 +110,7 @@ impl Unresolved {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Ambiguous(_) => Reason::DestinationAmbiguous,
+            Self::Ambiguous { .. } => Reason::DestinationAmbiguous,
             Self::UnknownWorkload(_)
             | Self::NoWorkload
             | Self::UnknownDefault(_)
@@ -146,7 +164,7 @@ impl Inventory {
         }
         let first = *candidates.first().ok_or(Unresolved::NoWorkload)?;
         if candidates.len() > 1 && !same(&candidates) {
-            return Err(Unresolved::Ambiguous(candidates.len()));
+            return Err(self.ambiguous(&candidates));
         }
         let target_found = match request.target {
             Some(_) => TargetFound::Stated,
@@ -160,6 +178,24 @@ impl Inventory {
             target_found,
             service_found: first.service.and(service_found),
         })
+    }
+
+    fn ambiguous(&self, candidates: &[Candidate]) -> Unresolved {
+        const NAMED: usize = 3;
+        let name = |candidate: &Candidate| {
+            let workload = self.workload(candidate.workload)?;
+            let (kind, namespace, name) =
+                (workload.kind.as_str(), &workload.namespace, &workload.name);
+            let service = candidate.service.and_then(|service| self.service(service));
+            Some(match service {
+                Some(service) => format!("{kind}/{namespace}/{name} for {service}"),
+                None => format!("{kind}/{namespace}/{name}"),
+            })
+        };
+        Unresolved::Ambiguous {
+            first: candidates.iter().take(NAMED).filter_map(name).collect(),
+            more: candidates.len().saturating_sub(NAMED),
+        }
     }
 
     /// Workloads named `namespace/name` (pods, else every other kind) or `kind/namespace/name`.

@@ -94,3 +94,21 @@ fn entries_and_declared_workloads_come_last() {
         WorkloadFound::EntryAddress("10.0.0.3".parse().unwrap())
     );
 }
+
+#[test]
+fn an_ambiguous_answer_names_its_candidates() {
+    let world = ["a", "b", "c", "d", "e"]
+        .into_iter()
+        .fold(World::default(), |world, name| {
+            world.with(pod("foo", name).at("10.0.0.1"))
+        });
+    let told = world
+        .inventory()
+        .resolve(&to_address("10.0.0.1"), crate::all_differ)
+        .unwrap_err();
+    assert_eq!(
+        told.to_string(),
+        "`pod/foo/a`, `pod/foo/b`, `pod/foo/c` and 2 more with different policies could be the \
+         destination"
+    );
+}

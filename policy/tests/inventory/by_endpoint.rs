@@ -64,6 +64,11 @@ fn an_undescribed_pod_is_its_controllers() {
         found(&world, &to_address("10.0.0.9")),
         is("deployment/foo/web")
     );
+    // nor one of another namespace
+    let abroad = slice(Some(("bar", "web-5d4f-x2x9p")))
+        .with(deployment("foo", "web").label("app", "web"))
+        .with(deployment("bar", "web").label("app", "web"));
+    assert_eq!(found(&abroad, &to_address("10.0.0.9")), UNKNOWN);
     // one that the service does not select cannot have made it
     let unselected = slice(Some(("foo", "web-5d4f-x2x9p"))).with(deployment("foo", "web"));
     assert_eq!(found(&unselected, &to_address("10.0.0.9")), UNKNOWN);

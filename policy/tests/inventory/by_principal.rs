@@ -14,7 +14,10 @@ fn world() -> World {
 
 #[test]
 fn the_only_workload_of_the_service_account() {
-    let world = world();
+    // names that would fit if a slash were one more character
+    let world = world()
+        .with(pod("foo", "x").account("web/x"))
+        .with(pod("foo/x", "x").account("web"));
     assert_eq!(found(&world, &to_principal(WEB)), is("pod/foo/web-0"));
     assert_eq!(
         resolved(&world, &to_principal(WEB)).workload_found,
