@@ -10,6 +10,7 @@ mod by_endpoint;
 mod by_name;
 mod by_principal;
 mod istio;
+mod properties;
 mod service;
 mod target;
 mod world;
