@@ -245,7 +245,7 @@ pub fn summary(request: &Request) -> String {
         .source
         .identities
         .first()
-        .map(|identity| clipped(&identity.value))
+        .map(|identity| clipped(identity.value.strip_prefix("spiffe://").unwrap_or(&identity.value)))
         .or_else(|| request.source.address.map(|address| address.to_string()));
     if let Some(source) = source {
         text.push_str(" from ");
