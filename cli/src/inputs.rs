@@ -9,7 +9,6 @@ use anyhow::{Context as _, bail};
 use envoy_types::ext_authz::v3::pb::CheckRequest;
 use portcullis_authz::check_request::{self, Lines};
 use portcullis_authz::facts;
-use portcullis_authz::files::ReadError;
 use portcullis_policy::compile::{Documents, compile};
 use portcullis_policy::diagnostic::Diagnostic;
 use portcullis_policy::document::SourceText;
@@ -28,12 +27,7 @@ use crate::{diagnostics, out};
 /// # Errors
 /// When a path does not exist or cannot be read.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<SourceText>> {
-    portcullis_authz::files::read(paths).map_err(|error| match error {
-        ReadError::Missing(_) => {
-            anyhow::anyhow!("{error}; give a file, a folder, or `-` for standard input")
-        }
-        other => other.into(),
-    })
+    Ok(portcullis_authz::files::read(paths)?)
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -44,8 +38,6 @@ fn is_stdin(path: &Path) -> bool {
 pub struct Prepared {
     /// The compiled policies.
     pub snapshot: Arc<Snapshot>,
-    /// A candidate is on trial.
-    pub has_candidate: bool,
     /// What every request of the input shares.
     facts: facts::Options,
 }
@@ -93,14 +85,9 @@ impl Prepared {
     pub fn load(args: &InputArgs) -> anyhow::Result<Result<Self, Refused>> {
         let config = Config::load(args.config.config.as_deref())?;
         let policies = config.policies(&args.policies)?;
-        let candidate = if args.candidate.is_empty() {
-            &config.candidate
-        } else {
-            &args.candidate
-        };
         let from_stdin = policies
             .iter()
-            .chain(candidate)
+            .chain(&args.candidate)
             .chain(std::iter::once(&args.requests))
             .filter(|path| is_stdin(path))
             .count();
@@ -111,10 +98,10 @@ impl Prepared {
         }
         let documents = Documents {
             base: read(&policies)?,
-            candidate: if candidate.is_empty() {
+            candidate: if args.candidate.is_empty() {
                 None
             } else {
-                Some(read(candidate)?)
+                Some(read(&args.candidate)?)
             },
         };
         let mut settings = config.settings();
@@ -134,7 +121,6 @@ impl Prepared {
                         target: args.target.and_then(TargetArg::target),
                         num_trusted_proxies: snapshot.mesh().num_trusted_proxies,
                     },
-                    has_candidate: documents.candidate.is_some(),
                     snapshot: Arc::new(snapshot),
                 }))
             }

@@ -33,7 +33,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `executable` over the manifests (file name and text) with the further keys of `config`.
+    /// Starts `executable` over the manifests (file name and text) with the further keys of `config`:
+    /// `listener` adds to the one on loopback, `listeners` are more of them.
     ///
     /// # Errors
     /// It does not come up; the message carries the end of its log.
@@ -75,8 +76,12 @@ impl Server {
             if let Some(Value::Object(given)) = settings.remove("listener") {
                 listener.extend(given);
             }
+            let mut listeners = vec![Value::Object(listener.clone())];
+            if let Some(Value::Array(more)) = settings.remove("listeners") {
+                listeners.extend(more);
+            }
             settings.insert("policies".into(), json!([policies]));
-            settings.insert("listeners".into(), json!([listener]));
+            settings.insert("listeners".into(), Value::Array(listeners));
         }
         let file = folder.join("portcullis.yaml");
         // JSON is YAML.

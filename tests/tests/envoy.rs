@@ -10,5 +10,17 @@
 
 #[path = "envoy/facts.rs"]
 mod facts;
+#[path = "envoy/grpc.rs"]
+mod grpc;
+#[path = "envoy/http.rs"]
+mod http;
+#[path = "envoy/outage.rs"]
+mod outage;
+#[path = "envoy/rbac.rs"]
+mod rbac;
+#[path = "envoy/reload.rs"]
+mod reload;
 #[path = "envoy/setting.rs"]
 mod setting;
+#[path = "envoy/tcp.rs"]
+mod tcp;

@@ -38,18 +38,19 @@ pub struct Envoy {
 
 impl Envoy {
     /// Starts the Envoy at `binary` on `address`, asking the ext_authz service at `authz` and
-    /// passing what it allows to `upstream`. Its configuration is written to the file `config`.
+    /// passing what it allows to `upstream`. Its configuration is written to `folder`.
     ///
     /// # Errors
     /// When it cannot be started, or does not listen in time; with what it said.
     pub async fn start(
         binary: &Path,
-        config: &Path,
+        folder: &Path,
         address: SocketAddr,
         authz: SocketAddr,
         upstream: SocketAddr,
     ) -> anyhow::Result<Self> {
-        std::fs::write(config, configuration(address, authz, upstream))
+        let config = folder.join("envoy.yaml");
+        std::fs::write(&config, configuration(address, authz, upstream))
             .with_context(|| format!("cannot write `{}`", config.display()))?;
         let mut command = Command::new("/bin/sh");
         command
@@ -57,8 +58,7 @@ impl Envoy {
             .arg(SUPERVISOR)
             .arg("portcullis-dev")
             .arg(binary)
-            .arg("--config-path")
-            .arg(config)
+            .args(["--config-path".into(), config.into_os_string()])
             .args([
                 "--concurrency",
                 "1",

@@ -41,6 +41,7 @@ pub struct Listener {
     name: String,
     address: SocketAddr,
     tls: Option<Value>,
+    also_plain: bool,
     tcp: bool,
     filters: Vec<Value>,
     connection_manager: Vec<(String, Value)>,
@@ -55,6 +56,7 @@ impl Listener {
             name: name.to_owned(),
             address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             tls: None,
+            also_plain: false,
             tcp: false,
             filters: Vec::new(),
             connection_manager: Vec::new(),
@@ -101,6 +103,13 @@ impl Listener {
         self
     }
 
+    /// Plain text on the same port too, as Istio's PERMISSIVE mode has it.
+    #[must_use]
+    pub fn also_plain(mut self) -> Self {
+        self.also_plain = true;
+        self
+    }
+
     /// With one more filter before the end of the chain.
     #[must_use]
     pub fn filter(mut self, filter: Value) -> Self {
@@ -143,10 +152,22 @@ impl Listener {
     }
 
     fn value(&self, log: &Value) -> Value {
-        let mut chain = json!({ "filters": if self.tcp { self.tcp_filters(log) } else { self.http_filters(log) } });
+        let filters = if self.tcp {
+            self.tcp_filters(log)
+        } else {
+            self.http_filters(log)
+        };
+        let plain = json!({ "filters": filters });
+        let mut chains = Vec::new();
         let mut inspectors = Vec::new();
-        if let (Some(tls), Some(chain)) = (&self.tls, chain.as_object_mut()) {
-            chain.insert("transport_socket".into(), tls.clone());
+        if let Some(tls) = &self.tls {
+            let mut secure = plain.clone();
+            set(&mut secure, "transport_socket", tls.clone());
+            if self.also_plain {
+                let matched = json!({ "transport_protocol": "tls" });
+                set(&mut secure, "filter_chain_match", matched);
+            }
+            chains.push(secure);
             // The requested server name, for the RBAC filter, comes from here.
             inspectors.push(filter(
                 "envoy.filters.listener.tls_inspector",
@@ -154,11 +175,16 @@ impl Listener {
                 json!({}),
             ));
         }
+        if self.tls.is_none() || self.also_plain {
+            chains.push(plain);
+        }
         json!({
             "name": self.name,
             "address": socket(self.address),
+            // Another Envoy on the same fixed address must be an error, not a share of its traffic.
+            "enable_reuse_port": false,
             "listener_filters": inspectors,
-            "filter_chains": [chain],
+            "filter_chains": chains,
         })
     }
 
@@ -201,9 +227,7 @@ impl Listener {
             "http_filters": filters,
         });
         for (key, value) in &self.connection_manager {
-            if let Some(manager) = manager.as_object_mut() {
-                manager.insert(key.clone(), value.clone());
-            }
+            set(&mut manager, key, value.clone());
         }
         let name = "envoy.filters.network.http_connection_manager";
         vec![filter(
@@ -337,10 +361,18 @@ pub fn jwt_authn(jwks: &Value) -> Value {
 }
 
 fn filter(name: &str, kind: &str, mut settings: Value) -> Value {
-    if let Some(settings) = settings.as_object_mut() {
-        settings.insert("@type".into(), json!(format!("{TYPE}.extensions.{kind}")));
-    }
+    set(
+        &mut settings,
+        "@type",
+        json!(format!("{TYPE}.extensions.{kind}")),
+    );
     json!({ "name": name, "typed_config": settings })
+}
+
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
 }
 
 fn socket(address: SocketAddr) -> Value {

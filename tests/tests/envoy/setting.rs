@@ -11,6 +11,9 @@ use portcullis_tests::echo::Echo;
 use portcullis_tests::envoy::Envoy;
 use portcullis_tests::envoy::config::{Config, Listener, Service};
 
+/// The command line as this build made it.
+pub const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis-e2e");
+
 /// SPIFFE ID of the workload that Envoy stands before.
 pub const WEB: &str = "spiffe://cluster.local/ns/shop/sa/web";
 
@@ -81,4 +84,12 @@ impl Front {
 /// The Envoy executable; `None` when the test is skipped.
 pub fn envoy() -> Option<PathBuf> {
     component::require(component::envoy())
+}
+
+/// A running pod `name` with the label `app: name` and a service account of that name, as YAML.
+pub fn pod(namespace: &str, name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  labels: {{ app: {name} }}\n\
+         spec: {{ serviceAccountName: {name} }}\nstatus: {{ phase: Running }}\n"
+    )
 }
