@@ -133,8 +133,7 @@ impl Config {
             workloads: self.workloads.clone(),
             custom_providers: self.custom_providers.clone(),
             default_workload: self.default_workload.clone(),
-            serving: false,
-            accept_invalid: false,
+            ..Settings::default()
         }
     }
 
