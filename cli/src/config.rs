@@ -6,7 +6,6 @@
 mod keys;
 mod mesh;
 mod read;
-mod tree;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -17,9 +16,12 @@ use anyhow::{Context as _, bail};
 use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::reload;
 use portcullis_authz::respond::DeniedBody;
+use portcullis_policy::document::{self, Mark, SourceText};
 use portcullis_policy::request::{PathForm, Target};
 use portcullis_policy::resource::MeshConfig;
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
+
+use read::Mistake;
 
 pub use keys::{KEYS, Key};
 
@@ -97,32 +99,45 @@ impl Config {
         let Some(file) = file else {
             return Ok(Self::default());
         };
-        let name = file.display();
+        let name = file.display().to_string();
         let bytes = std::fs::read(file)
             .with_context(|| format!("cannot read the configuration `{name}`"))?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let line = error
-                .as_bytes()
-                .get(..error.utf8_error().valid_up_to())
-                .unwrap_or_default()
-                .iter()
-                .filter(|byte| **byte == b'\n')
-                .count();
-            anyhow::anyhow!("{name}:{}: the configuration is not UTF-8", line + 1)
-        })?;
         let folder = file.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, folder, &name.to_string()).map_err(|mistakes| {
+        Self::parse(bytes, folder, &name).map_err(|mistakes| {
             let mut message = format!("the configuration `{name}` has mistakes");
-            for mistake in mistakes {
-                message.push_str(&format!("\n  {name}:{}: {}", mistake.at, mistake.message));
+            for Mistake { at, message: what } in mistakes {
+                message.push_str(&format!("\n  {name}:{}:{}: {what}", at.line, at.column));
             }
             anyhow::anyhow!(message)
         })
     }
 
-    fn parse(text: &str, folder: &Path, file: &str) -> Result<Self, Vec<tree::Mistake>> {
-        let root = tree::parse(text).map_err(|mistake| vec![mistake])?;
-        read::config(&root, folder, file)
+    fn parse(bytes: Vec<u8>, folder: &Path, file: &str) -> Result<Self, Vec<Mistake>> {
+        let source = SourceText {
+            file: file.into(),
+            bytes: bytes.into(),
+        };
+        let documents = document::parse(&source).map_err(|diagnostics| {
+            let mistakes = diagnostics.into_iter().map(|found| Mistake {
+                at: Mark {
+                    line: found.location.line,
+                    column: found.location.column,
+                },
+                message: match found.hint {
+                    Some(hint) => format!("{}; {hint}", found.message),
+                    None => found.message,
+                },
+            });
+            mistakes.collect::<Vec<_>>()
+        })?;
+        match documents.as_slice() {
+            [] => Ok(Self::default()),
+            [root] => read::config(root, folder, file),
+            [_, second, ..] => Err(vec![Mistake {
+                at: second.at,
+                message: "a second document; a configuration is one".to_owned(),
+            }]),
+        }
     }
 
     /// What a compilation depends on beside the documents.

@@ -156,7 +156,7 @@ async fn play(
 fn options(address: SocketAddr, served: &Served) -> ServeOptions {
     let mut listener = ListenerOptions::new("dev", Endpoint::Tcp(address));
     listener.facts = facts::Options {
-        path_form: PathForm::Raw,
+        path_form: PathForm::Normalised,
         ..facts::Options::default()
     };
     // Everything that helps somebody who tries it out; none of it is on in `authz serve`.
@@ -283,18 +283,19 @@ async fn start_envoy(
     binary: &Path,
     authz: SocketAddr,
 ) -> anyhow::Result<envoy::Envoy> {
-    let folder = args.dir.join("envoy");
-    std::fs::create_dir_all(&folder).with_context(|| {
+    std::fs::create_dir_all(&args.dir).with_context(|| {
         format!(
             "cannot write to `{}`; choose another folder with --dir",
-            folder.display()
+            args.dir.display()
         )
     })?;
+    // A dot: no manifest, passed over by whoever reads the folder.
+    let file = args.dir.join(".envoy.yaml");
     let upstream = echo::start()
         .await
         .context("cannot start the echo service")?;
-    let envoy = envoy::Envoy::start(binary, &folder, args.envoy_listen, authz, upstream).await?;
-    next::print_envoy(envoy.address, &folder)?;
+    let envoy = envoy::Envoy::start(binary, &file, args.envoy_listen, authz, upstream).await?;
+    next::print_envoy(envoy.address, &file)?;
     Ok(envoy)
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use envoy_types::ext_authz::v3::pb::CheckRequest;
 use portcullis_authz::check_request::{self, Lines};
 use portcullis_authz::facts;
+use portcullis_authz::files::ReadError;
 use portcullis_policy::compile::{Documents, compile};
 use portcullis_policy::diagnostic::Diagnostic;
 use portcullis_policy::document::SourceText;
@@ -27,7 +28,12 @@ use crate::{diagnostics, out};
 /// # Errors
 /// When a path does not exist or cannot be read.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<SourceText>> {
-    Ok(portcullis_authz::files::read(paths)?)
+    portcullis_authz::files::read(paths).map_err(|error| match error {
+        ReadError::Missing(_) => {
+            anyhow::anyhow!("{error}; give a file, a folder, or `-` for standard input")
+        }
+        other => other.into(),
+    })
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -38,6 +44,8 @@ fn is_stdin(path: &Path) -> bool {
 pub struct Prepared {
     /// The compiled policies.
     pub snapshot: Arc<Snapshot>,
+    /// A candidate is on trial.
+    pub has_candidate: bool,
     /// What every request of the input shares.
     facts: facts::Options,
 }
@@ -85,9 +93,14 @@ impl Prepared {
     pub fn load(args: &InputArgs) -> anyhow::Result<Result<Self, Refused>> {
         let config = Config::load(args.config.config.as_deref())?;
         let policies = config.policies(&args.policies)?;
+        let candidate = if args.candidate.is_empty() {
+            &config.candidate
+        } else {
+            &args.candidate
+        };
         let from_stdin = policies
             .iter()
-            .chain(&args.candidate)
+            .chain(candidate)
             .chain(std::iter::once(&args.requests))
             .filter(|path| is_stdin(path))
             .count();
@@ -98,10 +111,10 @@ impl Prepared {
         }
         let documents = Documents {
             base: read(&policies)?,
-            candidate: if args.candidate.is_empty() {
+            candidate: if candidate.is_empty() {
                 None
             } else {
-                Some(read(&args.candidate)?)
+                Some(read(candidate)?)
             },
         };
         let mut settings = config.settings();
@@ -121,6 +134,7 @@ impl Prepared {
                         target: args.target.and_then(TargetArg::target),
                         num_trusted_proxies: snapshot.mesh().num_trusted_proxies,
                     },
+                    has_candidate: documents.candidate.is_some(),
                     snapshot: Arc::new(snapshot),
                 }))
             }

@@ -1,10 +1,10 @@
 //! `mesh:`: the part of Istio's MeshConfig that policy depends on.
 
 use portcullis_policy::diagnostic::Location;
+use portcullis_policy::document::{Node, Value};
 use portcullis_policy::resource::{ExtensionProvider, MeshConfig, PathNormalization};
 
 use super::read::Reader;
-use super::tree::{Node, Value};
 
 const MODES: &[(&str, PathNormalization)] = &[
     ("DEFAULT", PathNormalization::Base),
@@ -22,8 +22,8 @@ pub fn read(reader: &mut Reader, node: &Node, file: &str) -> MeshConfig {
     let mut mesh = MeshConfig {
         at: Location {
             file: file.into(),
-            line: u32::try_from(node.at.line).unwrap_or(u32::MAX),
-            column: u32::try_from(node.at.column).unwrap_or(u32::MAX),
+            line: node.at.line,
+            column: node.at.column,
         },
         ..MeshConfig::default()
     };
@@ -41,7 +41,7 @@ pub fn read(reader: &mut Reader, node: &Node, file: &str) -> MeshConfig {
             }
             "pathNormalization" => {
                 // Both forms: the word alone, and the word under `normalization`.
-                let word = if matches!(node.value, Value::Scalar { .. }) {
+                let word = if matches!(node.value, Value::String(..)) {
                     Some(node)
                 } else {
                     reader

@@ -11,9 +11,9 @@ use portcullis_policy::request::{PathForm, Target};
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
 use super::keys::KEYS;
-use super::tree::{At, Mistake, Node, Value};
 use super::{Config, Listener, mesh};
 use crate::args::LogFormat;
+use portcullis_policy::document::{Mark, Node, Value};
 
 /// Reads the whole file. Relative paths are relative to `folder`; `file` names the configuration
 /// where mesh settings meet those of a document.
@@ -26,6 +26,15 @@ pub fn config(root: &Node, folder: &Path, file: &str) -> Result<Config, Vec<Mist
         reader.mistakes.sort_by_key(|mistake| mistake.at);
         Err(reader.mistakes)
     }
+}
+
+/// A mistake and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where.
+    pub at: Mark,
+    /// What, and what to do.
+    pub message: String,
 }
 
 /// Gathers mistakes on the way.
@@ -104,7 +113,12 @@ impl Reader {
         }
         let mut listeners: Vec<Listener> = Vec::new();
         for item in items {
+            let mistakes = self.mistakes.len();
             let listener = self.listener(item, folder);
+            // One that is wrong itself is not held against the others.
+            if self.mistakes.len() > mistakes {
+                continue;
+            }
             if listeners
                 .iter()
                 .any(|other| other.endpoint == listener.endpoint)
@@ -217,12 +231,12 @@ impl Reader {
     fn labels(&mut self, node: &Node) -> BTreeMap<String, String> {
         let mut labels = BTreeMap::new();
         for (name, node) in self.entries(node) {
-            match &node.value {
-                Value::Null => {
+            match (&node.value, scalar(node)) {
+                (Value::Null, _) => {
                     labels.insert(name.to_owned(), String::new());
                 }
-                Value::Scalar { text, .. } => {
-                    labels.insert(name.to_owned(), text.clone());
+                (_, Some(text)) => {
+                    labels.insert(name.to_owned(), text.to_owned());
                 }
                 _ => self.mistake(node.at, format!("label `{name}` is no text")),
             }
@@ -298,11 +312,14 @@ impl Reader {
             );
             return fields;
         };
-        for (name, value) in entries {
-            if known.contains(&name.text.as_str()) {
-                fields.insert(&name.text, value);
+        for entry in entries {
+            if known.contains(&entry.key.as_str()) {
+                fields.insert(&entry.key, &entry.value);
             } else {
-                self.mistake(name.at, unknown("key", &name.text, known.iter().copied()));
+                self.mistake(
+                    entry.key_at,
+                    unknown("key", &entry.key, known.iter().copied()),
+                );
             }
         }
         fields
@@ -338,12 +355,12 @@ impl Reader {
             .collect()
     }
 
-    fn named_entries<'a>(&mut self, node: &'a Node) -> Vec<(&'a str, At, &'a Node)> {
+    fn named_entries<'a>(&mut self, node: &'a Node) -> Vec<(&'a str, Mark, &'a Node)> {
         match &node.value {
             Value::Null => Vec::new(),
             Value::Mapping(entries) => entries
                 .iter()
-                .map(|(name, node)| (name.text.as_str(), name.at, node))
+                .map(|entry| (entry.key.as_str(), entry.key_at, &entry.value))
                 .collect(),
             _ => {
                 self.mistake(node.at, "a mapping is expected here".to_owned());
@@ -377,13 +394,11 @@ impl Reader {
 
     /// A non-empty text.
     pub fn text<'a>(&mut self, node: &'a Node, what: &str) -> Option<&'a str> {
-        match &node.value {
-            Value::Scalar { text, .. } if !text.is_empty() => Some(text),
-            _ => {
-                self.mistake(node.at, format!("{what} is expected here"));
-                None
-            }
+        let text = scalar(node).filter(|text| !text.is_empty());
+        if text.is_none() {
+            self.mistake(node.at, format!("{what} is expected here"));
         }
+        text
     }
 
     fn owned(&mut self, node: &Node, what: &str) -> String {
@@ -393,22 +408,18 @@ impl Reader {
     /// One of a few words.
     pub fn word<T: Copy>(&mut self, node: &Node, words: &[(&str, T)]) -> Option<T> {
         let names = words.iter().map(|(word, _)| *word);
-        match &node.value {
-            Value::Scalar { text, .. } => {
-                let found = words.iter().find(|(word, _)| word == text);
-                if found.is_none() {
-                    self.mistake(node.at, format!("`{text}` is none of {}", quoted(names)));
-                }
-                found.map(|(_, value)| *value)
-            }
-            _ => {
-                self.mistake(
-                    node.at,
-                    format!("one of {} is expected here", quoted(names)),
-                );
-                None
-            }
+        let Some(text) = scalar(node) else {
+            self.mistake(
+                node.at,
+                format!("one of {} is expected here", quoted(names)),
+            );
+            return None;
+        };
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            self.mistake(node.at, format!("`{text}` is none of {}", quoted(names)));
         }
+        found.map(|(_, value)| *value)
     }
 
     /// A number with a unit: `100ms`, `5s`, `2m`; at least a millisecond, at most a day.
@@ -449,19 +460,25 @@ impl Reader {
     }
 
     fn boolean(&mut self, node: &Node) -> bool {
-        match &node.value {
-            Value::Scalar { text, plain: true } if text == "true" => true,
-            Value::Scalar { text, plain: true } if text == "false" => false,
-            _ => {
-                self.mistake(node.at, "`true` or `false` is expected here".to_owned());
-                false
-            }
-        }
+        let Value::Bool(value, _) = node.value else {
+            self.mistake(node.at, "`true` or `false` is expected here".to_owned());
+            return false;
+        };
+        value
     }
 
     /// Notes a mistake.
-    pub fn mistake(&mut self, at: At, message: String) {
+    pub fn mistake(&mut self, at: Mark, message: String) {
         self.mistakes.push(Mistake { at, message });
+    }
+}
+
+/// The text of a scalar, as it was written.
+fn scalar(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Bool(_, text) | Value::Integer(_, text) | Value::Float(text) => Some(text),
+        Value::String(text, _) => Some(text),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) => None,
     }
 }
 

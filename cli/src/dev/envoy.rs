@@ -38,19 +38,18 @@ pub struct Envoy {
 
 impl Envoy {
     /// Starts the Envoy at `binary` on `address`, asking the ext_authz service at `authz` and
-    /// passing what it allows to `upstream`. Its configuration is written to `folder`.
+    /// passing what it allows to `upstream`. Its configuration is written to the file `config`.
     ///
     /// # Errors
     /// When it cannot be started, or does not listen in time; with what it said.
     pub async fn start(
         binary: &Path,
-        folder: &Path,
+        config: &Path,
         address: SocketAddr,
         authz: SocketAddr,
         upstream: SocketAddr,
     ) -> anyhow::Result<Self> {
-        let config = folder.join("envoy.yaml");
-        std::fs::write(&config, configuration(address, authz, upstream))
+        std::fs::write(config, configuration(address, authz, upstream))
             .with_context(|| format!("cannot write `{}`", config.display()))?;
         let mut command = Command::new("/bin/sh");
         command
@@ -58,7 +57,8 @@ impl Envoy {
             .arg(SUPERVISOR)
             .arg("portcullis-dev")
             .arg(binary)
-            .args(["--config-path".into(), config.into_os_string()])
+            .arg("--config-path")
+            .arg(config)
             .args([
                 "--concurrency",
                 "1",

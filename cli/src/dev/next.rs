@@ -47,16 +47,16 @@ pub fn print(address: SocketAddr, folder: Option<(&Path, &Path)>) -> std::io::Re
     out.flush()
 }
 
-/// Prints what to ask the Envoy at `address`, whose configuration is in `folder`.
+/// Prints what to ask the Envoy at `address`, whose configuration is in `file`.
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn print_envoy(address: SocketAddr, folder: &Path) -> std::io::Result<()> {
+pub fn print_envoy(address: SocketAddr, file: &Path) -> std::io::Result<()> {
     let mut out = out::stdout();
     writeln!(
         out,
         "\n{BOLD}Envoy listens on {address}{BOLD:#} {DIM}(configuration: {}){DIM:#}",
-        folder.join("envoy.yaml").display()
+        file.display()
     )?;
     for (arguments, outcome) in [
         ("/books/moby-dick", "200: the gateway lets readers in"),

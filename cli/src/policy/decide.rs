@@ -74,7 +74,7 @@ pub fn run(args: &DecideArgs, output: Output) -> anyhow::Result<Exit> {
         // The one who asks may wait for this answer before asking again.
         stdout.flush()?;
     }
-    if output == Output::Human && !args.input.candidate.is_empty() {
+    if output == Output::Human && prepared.has_candidate {
         flips.write_summary(&mut stdout)?;
     }
     stdout.flush()?;
@@ -245,7 +245,14 @@ pub fn summary(request: &Request) -> String {
         .source
         .identities
         .first()
-        .map(|identity| clipped(&identity.value))
+        .map(|identity| {
+            clipped(
+                identity
+                    .value
+                    .strip_prefix("spiffe://")
+                    .unwrap_or(&identity.value),
+            )
+        })
         .or_else(|| request.source.address.map(|address| address.to_string()));
     if let Some(source) = source {
         text.push_str(" from ");

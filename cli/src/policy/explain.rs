@@ -138,7 +138,12 @@ fn write(
             "the rules that told"
         };
         writeln!(out, "\n{BOLD}{heading}{BOLD:#}")?;
-        for rule in &story.rules {
+        // A policy without rules is no near miss: after those that could have matched.
+        let (could, never): (Vec<_>, Vec<_>) = story
+            .rules
+            .iter()
+            .partition(|rule| all || rule.outcome == Outcome::Matched || has_clauses(rule));
+        for rule in could.into_iter().chain(never) {
             write_rule(out, rule)?;
         }
     }
@@ -186,7 +191,10 @@ fn write_rule(out: &mut impl Write, rule: &RuleReport) -> std::io::Result<()> {
     if let Some(note) = &rule.note {
         writeln!(out, "      {DIM}{note}{DIM:#}")?;
     }
-    if rule.outcome == Outcome::NotApplicable {
+    // What holds no clause and yet did not match has told all in its note.
+    if rule.outcome == Outcome::NotApplicable
+        || (rule.outcome == Outcome::Failed && !has_clauses(rule))
+    {
         return Ok(());
     }
     write_alternatives(out, "from", "any source", &rule.from)?;
@@ -195,6 +203,10 @@ fn write_rule(out: &mut impl Write, rule: &RuleReport) -> std::io::Result<()> {
         write_alternatives(out, "when", "", std::slice::from_ref(when))?;
     }
     Ok(())
+}
+
+fn has_clauses(rule: &RuleReport) -> bool {
+    !rule.from.is_empty() || !rule.to.is_empty() || rule.when.is_some()
 }
 
 fn write_alternatives(

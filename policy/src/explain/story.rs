@@ -300,9 +300,12 @@ fn report(rule: &Rule, facts: &Facts<'_>) -> RuleReport {
             .iter()
             .map(|c| {
                 let values = if c.negated { "notValues" } else { "values" };
+                let report = clause(c, &base);
                 ClauseReport {
                     field: format!("{base}.when[{}].{values}", c.when_index.unwrap_or_default()),
-                    ..clause(c, &base)
+                    // The path does not tell which attribute is meant.
+                    had: format!("{} as `{}`", report.had, c.field),
+                    ..report
                 }
             })
             .collect();

@@ -1,0 +1,28 @@
+//! The command line as its user meets it: exit codes, standard output, standard error.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+#[path = "cli/check.rs"]
+mod check;
+#[path = "cli/config.rs"]
+mod config;
+#[path = "cli/decide.rs"]
+mod decide;
+#[path = "cli/dev.rs"]
+mod dev;
+#[path = "cli/explain.rs"]
+mod explain;
+#[path = "cli/reference.rs"]
+mod reference;
+#[path = "cli/run.rs"]
+mod run;
+#[path = "cli/serve.rs"]
+mod serve;
+#[path = "cli/usage.rs"]
+mod usage;

@@ -1,0 +1,123 @@
+use super::run::{Folder, WEB, request};
+
+#[test]
+fn every_mistake_of_a_configuration_is_named_with_its_place() {
+    let folder = Folder::new(&[(
+        "portcullis.yaml",
+        "\
+policies: web.yaml
+listners:
+  - address: 127.0.0.1:1
+listeners:
+  - adress: 127.0.0.1:1
+    path: normalized
+  - address: localhost
+    target: sidecat
+    debug_headers: 1
+mesh:
+  rootNamspace: x
+  accessLogFile: /dev/stdout
+  pathNormalization: {normalization: BASIC}
+workloads:
+  - name: vm
+    addresses: [10.1.1.1/32]
+custom_providers: {opa: ask}
+default_workload: web
+reload: {poll: often}
+limits: {message_bytes: 0}
+",
+    )]);
+    folder.run(&["policy", "decide", "--config", "portcullis.yaml"]).is(
+        1,
+        "",
+        "\
+error: the configuration `portcullis.yaml` has mistakes
+  portcullis.yaml:1:11: a list is expected here; start each entry with `- `
+  portcullis.yaml:2:1: unknown key `listners`; did you mean `listeners`?
+  portcullis.yaml:5:5: unknown key `adress`; did you mean `address`?
+  portcullis.yaml:6:11: `normalized` is none of `raw`, `normalised`
+  portcullis.yaml:7:14: `localhost` is not an address to listen on: write `127.0.0.1:9191`, `[::1]:9191` or `unix:/path/to.sock`
+  portcullis.yaml:8:13: `sidecat` is none of `auto`, `sidecar`, `gateway`, `waypoint`, `ztunnel`
+  portcullis.yaml:9:20: `true` or `false` is expected here
+  portcullis.yaml:11:3: unknown key `rootNamspace`; did you mean `rootNamespace`?
+  portcullis.yaml:13:38: `BASIC` is none of `DEFAULT`, `NONE`, `BASE`, `MERGE_SLASHES`, `DECODE_AND_MERGE_SLASHES`
+  portcullis.yaml:15:5: a workload needs a `namespace`
+  portcullis.yaml:16:17: `10.1.1.1/32` is no IPv4 or IPv6 address; write it without port and prefix length
+  portcullis.yaml:17:25: `ask` is none of `self`, `proxy`, `call`
+  portcullis.yaml:18:19: `web` names no workload; write `NAMESPACE/NAME` or `KIND/NAMESPACE/NAME`
+  portcullis.yaml:19:16: `often` is no duration; write a number with `ms`, `s` or `m`, such as `5s`, up to a day
+  portcullis.yaml:20:25: `0` is no number of bytes above zero
+",
+    );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_1() {
+    let folder = Folder::new(&[("broken.yaml", "a: [1\n"), ("two.yaml", "{}\n---\n{}\n")]);
+    folder.write("latin.yaml", b"log:\n  level: \xe9\n");
+    let said = |file: &str| {
+        let outcome = folder.run(&["policy", "check", "--config", file, "-"]);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        outcome.stderr
+    };
+    assert!(
+        said("nowhere.yaml").starts_with("error: cannot read the configuration `nowhere.yaml`: ")
+    );
+    assert!(
+        said("broken.yaml").contains("\n  broken.yaml:1:6: "),
+        "{}",
+        said("broken.yaml")
+    );
+    assert!(
+        said("two.yaml").contains("\n  two.yaml:3:1: a second document; a configuration is one\n")
+    );
+    assert_eq!(
+        said("latin.yaml"),
+        "error: the configuration `latin.yaml` has mistakes\n  latin.yaml:2:10: octet 0xe9 at offset 14 is not UTF-8; save the file as UTF-8\n"
+    );
+}
+
+#[test]
+fn settings_reach_the_engine() {
+    let folder = Folder::new(&[
+        (
+            "web.yaml",
+            &WEB.replace("namespace: foo, labels", "namespace: bar, labels"),
+        ),
+        (
+            "vm.yaml",
+            "\
+policies: [web.yaml]
+mesh: {rootNamespace: foo, pathNormalization: NONE}
+workloads:
+  - {namespace: vms, name: web, labels: {app: web}, addresses: [10.0.0.1]}
+  - {namespace: vms, name: other, addresses: [10.0.0.2]}
+default_workload: vms/other
+",
+        ),
+    ]);
+    let decide = |path: &str, destination: &str| {
+        let input = request(path).replace("10.0.0.1", destination);
+        folder
+            .run_with(
+                &[
+                    "policy", "explain", "--config", "vm.yaml", "--output", "json",
+                ],
+                input,
+            )
+            .json()
+            .remove(0)
+    };
+    // The policy is in what is now the root namespace. Without normalisation the path stays.
+    let mesh = decide("/public/../a", "10.0.0.1");
+    assert_eq!(mesh["destination"], "pod/bar/web", "{mesh}");
+    assert_eq!(
+        mesh["decision"]["policies"][0], "foo/readers#rule[0]",
+        "{mesh}"
+    );
+    let declared = decide("/public/a", "10.0.0.2");
+    assert_eq!(declared["destination"], "declared/vms/other", "{declared}");
+    assert_eq!(declared["decision"]["reason"], "no_allow_policy");
+    let default = decide("/public/a", "10.0.0.77");
+    assert_eq!(default["destination"], "declared/vms/other", "{default}");
+}
