@@ -185,8 +185,10 @@ impl Reloader {
         let diagnostics = snapshot.diagnostics();
         let live = self.live.snapshot();
         let unchanged = live.is_some_and(|live| live.revision() == snapshot.revision());
+        // An equal revision is the same content; its caches are worth keeping.
         if !unchanged {
             log(diagnostics);
+            self.live.publish(Arc::clone(&snapshot));
         }
         tracing::info!(
             revision = snapshot.revision(),
@@ -208,10 +210,6 @@ impl Reloader {
             status.diagnostics = Arc::from(diagnostics);
             status.succeeded += 1;
         });
-        // An equal revision is the same content; its caches are worth keeping.
-        if !unchanged {
-            self.live.publish(snapshot);
-        }
     }
 
     fn refuse(&self, error: &LoadError, diagnostics: Vec<Diagnostic>) {
@@ -244,8 +242,10 @@ impl Reloader {
     pub async fn watch(mut self, options: Options) {
         let mut notices = Notices::default();
         loop {
-            notices.arm(&self.files);
-            notices.wait(options.poll).await;
+            // A watch that was just set has not seen what happened before it.
+            if !notices.arm(&self.files) {
+                notices.wait(options.poll).await;
+            }
             let settled = settled(&self.files, options.settle).await;
             if self.read.is_some() && settled == self.read {
                 continue;

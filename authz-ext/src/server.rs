@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_policy::settings::Settings;
+use portcullis_policy::snapshot::Snapshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::transport::Server as GrpcServer;
@@ -168,7 +170,9 @@ impl Server {
     /// [`ServeError`] when a listener ends by itself; the others are then ended, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        set_health(&health, self.live.snapshot().is_some()).await;
+        let mut published = self.live.subscribe();
+        let serving = published.borrow_and_update().is_some();
+        set_health(&health, serving).await;
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         for (incoming, options) in self.listeners {
@@ -186,7 +190,7 @@ impl Server {
         }
         let mut aside = JoinSet::new();
         aside.spawn(self.reloader.watch(self.reload));
-        aside.spawn(follow_health(health.clone(), self.live.clone()));
+        aside.spawn(follow_health(health.clone(), published, serving));
 
         tokio::pin!(shutdown);
         let ended = tokio::select! {
@@ -244,13 +248,17 @@ fn router(live: &Live, options: &ListenerOptions) -> Result<Router, ServeError> 
         .add_service(reflection().build_v1alpha()?))
 }
 
-async fn follow_health(health: HealthReporter, live: Live) {
-    let mut live = live.subscribe();
-    loop {
-        let serving = live.borrow_and_update().is_some();
-        set_health(&health, serving).await;
-        if live.changed().await.is_err() {
-            return;
+/// Tells the health service when the first snapshot arrives; watchers hear of changes only.
+async fn follow_health(
+    health: HealthReporter,
+    mut published: watch::Receiver<Option<Arc<Snapshot>>>,
+    mut serving: bool,
+) {
+    while published.changed().await.is_ok() {
+        let now = published.borrow_and_update().is_some();
+        if now != serving {
+            serving = now;
+            set_health(&health, serving).await;
         }
     }
 }

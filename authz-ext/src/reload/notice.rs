@@ -37,15 +37,15 @@ struct Root {
 }
 
 impl Notices {
-    /// Watches the folders as they are now; does nothing if they are already watched.
-    pub(super) fn arm(&mut self, files: &PolicyFiles) {
+    /// Watches the folders as they are now; true if a new watch was set.
+    pub(super) fn arm(&mut self, files: &PolicyFiles) -> bool {
         let roots = roots(files);
         if self
             .armed
             .as_ref()
             .is_some_and(|armed| armed.roots == roots)
         {
-            return;
+            return false;
         }
         // The old watch goes first: a machine has few of them.
         self.armed = None;
@@ -53,6 +53,7 @@ impl Notices {
             Ok(armed) => {
                 self.armed = Some(armed);
                 self.failure = None;
+                true
             }
             Err(error) => {
                 let error = error.to_string();
@@ -63,6 +64,7 @@ impl Notices {
                     );
                     self.failure = Some(error);
                 }
+                false
             }
         }
     }

@@ -1,0 +1,16 @@
+//! The server as a proxy sees it: over TCP and unix sockets, with files that change beneath it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+
+mod end_to_end {
+    mod bad_input;
+    mod reload;
+    mod serve;
+    pub mod support;
+}

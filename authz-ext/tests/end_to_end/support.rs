@@ -1,0 +1,163 @@
+//! A server in this process, with a folder of policies and a client.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
+use envoy_types::pb::google::protobuf::value::Kind;
+use portcullis_authz::check_request::from_json;
+use portcullis_authz::client::Client;
+use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::reload::{self, PolicyFiles, ReloadStatus};
+use portcullis_authz::server::{ListenerOptions, ServeError, ServeOptions, Server};
+use portcullis_policy::settings::Settings;
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub const INVENTORY: &str = r"
+apiVersion: v1
+kind: Namespace
+metadata: {name: foo}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: foo, labels: {app: a}}
+spec:
+  serviceAccountName: a
+  containers: [{name: c, ports: [{containerPort: 8080}]}]
+status: {phase: Running, podIP: 10.0.0.1}
+";
+
+/// An ALLOW policy of workload foo/a for this path.
+pub fn allow(path: &str) -> String {
+    format!(
+        r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: foo}}
+spec:
+  selector: {{matchLabels: {{app: a}}}}
+  action: ALLOW
+  rules: [{{to: [{{operation: {{paths: ["{path}"]}}}}]}}]
+"#
+    )
+}
+
+/// A GET of `path` at workload foo/a.
+pub fn get(path: &str) -> CheckRequest {
+    let json = serde_json::json!({"attributes": {
+        "source": {"address": {"socketAddress": {"address": "10.0.0.9", "portValue": 40000}}},
+        "destination": {"address": {"socketAddress": {"address": "10.0.0.1", "portValue": 8080}}},
+        "request": {"http": {"method": "GET", "path": path, "host": "a.foo", "scheme": "http"}},
+    }});
+    from_json(json.to_string().as_bytes()).unwrap()
+}
+
+/// A folder with these files.
+pub fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    folder
+}
+
+pub fn options(folder: &Path, listeners: Vec<ListenerOptions>) -> ServeOptions {
+    ServeOptions {
+        listeners,
+        files: PolicyFiles {
+            paths: vec![folder.to_owned()],
+            candidate: Vec::new(),
+        },
+        settings: Settings {
+            serving: true,
+            ..Settings::default()
+        },
+        reload: reload::Options {
+            settle: Duration::from_millis(30),
+            poll: Duration::from_millis(500),
+        },
+        drain: Duration::from_secs(5),
+    }
+}
+
+pub fn tcp() -> ListenerOptions {
+    ListenerOptions::new("tcp", "127.0.0.1:0".parse().unwrap())
+}
+
+/// A running server; stopped by [`Running::stop`].
+pub struct Running {
+    pub endpoints: Vec<Endpoint>,
+    pub status: watch::Receiver<ReloadStatus>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Running {
+    pub async fn start(options: ServeOptions) -> Self {
+        let server = Server::start(options).await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        Self {
+            endpoints: server.endpoints().cloned().collect(),
+            status: server.status(),
+            stop,
+            task: tokio::spawn(server.run(async {
+                let _ = stopped.await;
+            })),
+        }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.endpoints[0]).await.unwrap()
+    }
+
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        within("the server stops", self.task)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Waits until the status is as `wanted`.
+    pub async fn until(
+        &mut self,
+        what: &str,
+        wanted: impl FnMut(&ReloadStatus) -> bool,
+    ) -> ReloadStatus {
+        within(what, self.status.wait_for(wanted))
+            .await
+            .unwrap()
+            .clone()
+    }
+}
+
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .unwrap_or_else(|_| panic!("not within 20 s: {what}"))
+}
+
+/// The decision's field of the answer's dynamic metadata.
+pub fn field(response: &CheckResponse, name: &str) -> Option<Kind> {
+    let metadata = response.dynamic_metadata.as_ref()?;
+    let Some(Kind::StructValue(decision)) = &metadata.fields["portcullis"].kind else {
+        panic!("no decision");
+    };
+    decision.fields[name].kind.clone()
+}
+
+pub fn reason(response: &CheckResponse) -> String {
+    match field(response, "reason") {
+        Some(Kind::StringValue(reason)) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Asks for `path` and gives the reason of the answer.
+pub async fn ask(client: &mut Client, path: &str) -> String {
+    let response = within("an answer", client.check(tonic::Request::new(get(path)))).await;
+    reason(&response.unwrap())
+}
