@@ -90,7 +90,7 @@ pub fn paths<'r>(
         PathForm::Normalised => {
             let mut forms = vec![Some(Cow::Borrowed(http.path.as_str()))];
             if !path::is_stable(&http.path, mode) {
-                forms.push(Some(path::normalise(&http.path, mode)?));
+                forms.push(Some(path::second_pass(&http.path, mode)?));
             }
             Ok(forms)
         }
@@ -107,7 +107,8 @@ pub fn identity_views(located: &Located, port: Option<u16>) -> Vec<IdentityView>
         Target::Sidecar if located.slice.mtls(port).0 == MtlsMode::Disable => {
             vec![IdentityView::All, IdentityView::Hidden]
         }
-        Target::Sidecar | Target::Gateway | Target::Ztunnel => vec![IdentityView::All],
+        Target::Ztunnel => vec![IdentityView::Ztunnel],
+        Target::Sidecar | Target::Gateway => vec![IdentityView::All],
     }
 }
 

@@ -138,6 +138,8 @@ pub enum IdentityView {
     All,
     /// The URI SAN only: waypoints, where HBONE carries the peer's principal.
     UriOnly,
+    /// What ztunnel can parse: exactly `spiffe://td/ns/NS/sa/SA`. Any other certificate is nobody's.
+    Ztunnel,
     /// None: PeerAuthentication DISABLE.
     Hidden,
 }
@@ -177,7 +179,7 @@ impl<'r> Facts<'r> {
     pub fn new(request: &'r Request, path: Option<Cow<'r, str>>, view: View<'r>) -> Self {
         let identities = match view.identities {
             IdentityView::Hidden => Vec::new(),
-            IdentityView::All => request
+            IdentityView::All | IdentityView::Ztunnel => request
                 .source
                 .identities
                 .iter()
@@ -219,6 +221,7 @@ impl<'r> Facts<'r> {
                 !self.identities.is_empty() || self.request.source.certificate_presented
             }
             IdentityView::UriOnly => !self.identities.is_empty(),
+            IdentityView::Ztunnel => self.ztunnel_identity().is_some(),
             IdentityView::Hidden => false,
         }
     }

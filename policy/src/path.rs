@@ -3,5 +3,5 @@
 pub mod normalise;
 pub mod template;
 
-pub use normalise::{InvalidPath, authority, is_stable, normalise, without_query};
+pub use normalise::{InvalidPath, authority, is_stable, normalise, second_pass, without_query};
 pub use template::{PathTemplate, TemplateError};

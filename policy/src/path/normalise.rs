@@ -42,13 +42,36 @@ pub enum InvalidPath {
     Empty,
 }
 
-/// The `:path`, query included, that RBAC sees in `mode` when a client sends `raw`.
+/// The `:path`, query included, that RBAC sees in `mode` when a client sends `raw` over HTTP/1.1.
 ///
 /// # Errors
 /// What Envoy answers with 400 or 404 before any filter runs.
 pub fn normalise(raw: &str, mode: PathNormalization) -> Result<Cow<'_, str>, InvalidPath> {
     check_octets(raw)?;
-    let (_, origin) = split_absolute(raw)?;
+    transform(split_absolute(raw)?.1, mode)
+}
+
+/// What a path that a proxy has normalised already would become if it were normalised once more.
+/// A non-ASCII path, which HTTP/2 can carry, is escaped instead of refused.
+///
+/// # Errors
+/// As [`normalise`]: no normalising proxy can have sent this.
+pub fn second_pass(path: &str, mode: PathNormalization) -> Result<Cow<'_, str>, InvalidPath> {
+    if !path.starts_with('/') {
+        return Err(InvalidPath::NotAbsolute);
+    }
+    transform(path, mode)
+}
+
+/// True when `path` comes out of a second pass unchanged. Where it does not, it names one resource
+/// if the proxy normalised and another if it did not.
+#[must_use]
+pub fn is_stable(path: &str, mode: PathNormalization) -> bool {
+    second_pass(path, mode).is_ok_and(|again| again == path)
+}
+
+/// Everything from the fragment on; `origin` starts with `/`.
+fn transform(origin: &str, mode: PathNormalization) -> Result<Cow<'_, str>, InvalidPath> {
     let (origin, _fragment) = split_before(origin, ['#']);
     let (path, query) = split_before(origin, ['?']);
     let normal = match mode {
@@ -61,13 +84,6 @@ pub fn normalise(raw: &str, mode: PathNormalization) -> Result<Cow<'_, str>, Inv
         Cow::Borrowed(_unchanged) => Cow::Borrowed(origin),
         Cow::Owned(changed) => Cow::Owned(changed + query),
     })
-}
-
-/// True when `path`, taken as raw, comes out of [`normalise`] unchanged. Where it is false for a
-/// path that the proxy has normalised already, a second pass would mean another resource.
-#[must_use]
-pub fn is_stable(path: &str, mode: PathNormalization) -> bool {
-    normalise(path, mode).is_ok_and(|again| again == path)
 }
 
 /// The part of a `:path` that path rules match: everything before the first `?` or `#`.
@@ -150,6 +166,9 @@ fn split_before<const N: usize>(text: &str, ends: [char; N]) -> (&str, &str) {
 
 /// `%2F` and `%5C` decoded once, wherever they are.
 fn decode_slashes(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
     let mut pieces = path.split('%');
     let mut out = String::new();
     out.push_str(pieces.next().unwrap_or_default());
@@ -213,10 +232,11 @@ fn is_plain(octet: u8) -> bool {
 
 /// Octets that are written percent-encoded.
 fn is_unsafe(octet: u8) -> bool {
-    matches!(
-        octet,
-        b'"' | b'#' | b'<' | b'>' | b'?' | b'^' | b'`' | b'{' | b'|' | b'}'
-    )
+    !octet.is_ascii_graphic()
+        || matches!(
+            octet,
+            b'"' | b'#' | b'<' | b'>' | b'?' | b'^' | b'`' | b'{' | b'|' | b'}'
+        )
 }
 
 /// Octets that are never percent-encoded: RFC 3986 unreserved.
@@ -289,7 +309,6 @@ fn escaped(rest: &[u8]) -> Option<u8> {
 }
 
 /// The canonicalisation of a URL's path, as the URL library of Chromium and Envoy does it.
-/// `path` is printable ASCII.
 fn canonicalise(path: &str) -> Result<String, InvalidPath> {
     let mut out = Canonical {
         text: String::with_capacity(path.len()),

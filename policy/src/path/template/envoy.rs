@@ -125,39 +125,30 @@ fn segment<'a>(
     out: &mut Output,
     names: &mut Vec<&'a str>,
 ) -> Result<&'a str, TemplateFault> {
-    if rest.starts_with('*') {
-        let behind = out.operator(rest)?;
-        if behind.is_empty() || behind.starts_with('/') {
-            return Ok(behind);
-        }
-        // A suffix ends the template; a slash left behind it is the caller's error.
-        let (suffix, behind) = literal(behind)?;
-        out.text(suffix);
-        return if behind.is_empty() {
-            Ok(behind)
-        } else {
-            Err(TemplateFault::Literal(rest.to_owned()))
-        };
-    }
     let (whole, following) = split_before(rest, '/');
-    let (prefix, _) = split_before(whole, '{');
-    let behind = if prefix.is_empty() {
+    let (prefix, mixed) = split_before(whole, '{');
+    let behind = if rest.starts_with('*') {
+        out.operator(rest)?
+    } else if rest.starts_with('{') {
         // Nothing before the variable: its pattern may hold slashes.
         variable(rest, out, names)?
-    } else if prefix.len() == whole.len() {
-        out.text(literal(whole)?.0);
-        return Ok(following);
     } else {
         out.text(literal(prefix)?.0);
-        let inside = whole.get(prefix.len()..).unwrap_or_default();
-        let suffix = variable(inside, out, names)?;
-        rest.get(whole.len() - suffix.len()..).unwrap_or_default()
+        let suffix = match mixed {
+            "" => mixed,
+            _ => variable(mixed, out, names)?,
+        };
+        rest.get(whole.len() - suffix.len()..).unwrap_or(following)
     };
     if behind.is_empty() || behind.starts_with('/') {
         return Ok(behind);
     }
     let (suffix, behind) = literal(behind)?;
     out.text(suffix);
+    if rest.starts_with('*') && !behind.is_empty() {
+        // The suffix of an operator ends the template.
+        return Err(TemplateFault::Literal(whole.to_owned()));
+    }
     Ok(behind)
 }
 
