@@ -245,8 +245,8 @@ impl Case {
 }
 
 impl CaseRequest {
-    /// The request as the naive evaluator sees it. With identities from filter state only the
-    /// first URI SAN is known.
+    /// The request as the naive evaluator sees it. Filter state holds the URI SANs as one text, and
+    /// nothing else of the certificate.
     ///
     /// # Errors
     /// An address cannot be read.
@@ -256,8 +256,9 @@ impl CaseRequest {
         Ok(Facts {
             tls: source.tls,
             uri_sans: match &source.uri_sans {
-                Some(all) if !filter_state => all.clone(),
-                _ => first,
+                Some(all) if filter_state => vec![all.join(",")],
+                Some(all) => all.clone(),
+                None => first,
             },
             dns_sans: if filter_state {
                 Vec::new()

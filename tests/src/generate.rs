@@ -24,21 +24,14 @@ use crate::naive::{Facts, Mesh, Service, Target, Workload, World};
 pub struct Scenario {
     /// Policies, mesh, workload, target.
     pub world: World,
-    /// Requests, all of which the world's target can get.
+    /// Requests.
     pub requests: Vec<Facts>,
 }
 
 /// Worlds with `requests` requests each.
 pub fn scenario(requests: usize) -> impl Strategy<Value = Scenario> {
-    (world(), vec(request::facts(), requests)).prop_map(|(world, mut requests)| {
-        if world.target == Target::Ztunnel {
-            for facts in &mut requests {
-                facts.http = None;
-                facts.jwt = None;
-            }
-        }
-        Scenario { world, requests }
-    })
+    (world(), vec(request::facts(), requests))
+        .prop_map(|(world, requests)| Scenario { world, requests })
 }
 
 fn world() -> impl Strategy<Value = World> {

@@ -165,8 +165,8 @@ pub struct Ruling {
     pub reason: &'static str,
     /// Envoy ids of every determining rule, in Envoy's order; the first is the one reported.
     pub policies: Vec<String>,
-    /// Names of the known CUSTOM providers that have to be asked, in order.
-    pub providers: Vec<String>,
+    /// The CUSTOM provider that has to be asked first, or the one that cannot be asked.
+    pub provider: Option<String>,
     /// Envoy ids of the AUDIT rules that matched, in Envoy's order.
     pub audit: Vec<String>,
 }
@@ -178,7 +178,7 @@ impl Ruling {
             allow: false,
             reason,
             policies: Vec::new(),
-            providers: Vec::new(),
+            provider: None,
             audit: Vec::new(),
         }
     }
@@ -193,22 +193,52 @@ pub struct Answer {
     pub shadow_deny: Option<Shadow>,
     /// Shadow ALLOW result: present when dry-run ALLOW policies apply and nothing earlier denied.
     pub shadow_allow: Option<Shadow>,
-    /// The ruling with dry-run policies enforced too; `None` when none apply.
+    /// The ruling with dry-run policies enforced too; `None` when none apply, or the request never
+    /// reached a rule.
     pub trial: Option<Ruling>,
 }
 
-/// Decides one request.
+/// Decides one request. Where PeerAuthentication turns mTLS off, an identity cannot have been seen:
+/// the request is decided with and without it, and allow needs both.
 #[must_use]
 pub fn evaluate(world: &World, facts: &Facts) -> Answer {
     let Some(facts) = &normalised(world, facts) else {
-        let refused = Ruling::new("invalid_request");
         return Answer {
-            enforced: refused.clone(),
+            enforced: Ruling::new("invalid_request"),
             shadow_deny: None,
             shadow_allow: None,
-            trial: on_trial(world).then_some(refused),
+            trial: None,
         };
     };
+    let seen = reading(world, facts);
+    if mtls::mode(world, facts.destination_port) != "DISABLE" {
+        return seen;
+    }
+    let mut hidden = facts.clone();
+    hidden.uri_sans.clear();
+    hidden.dns_sans.clear();
+    hidden.subject = None;
+    let hidden = reading(world, &hidden);
+    let trial = |answer: &Answer| answer.trial.as_ref().is_some_and(|trial| trial.allow);
+    let (trial, shadows) = if trial(&seen) {
+        (&hidden.trial, &hidden)
+    } else {
+        (&seen.trial, &seen)
+    };
+    Answer {
+        enforced: if seen.enforced.allow {
+            hidden.enforced.clone()
+        } else {
+            seen.enforced.clone()
+        },
+        shadow_deny: shadows.shadow_deny.clone(),
+        shadow_allow: shadows.shadow_allow.clone(),
+        trial: trial.clone(),
+    }
+}
+
+/// Decides one reading of a request.
+fn reading(world: &World, facts: &Facts) -> Answer {
     let enforced = ruling(world, facts, Trial::Ignored);
     let stop = enforced.reason;
     let early = !matches!(
@@ -247,26 +277,28 @@ enum Trial {
     Enforced,
 }
 
-/// Whether a dry-run policy that can change the verdict applies.
+/// Whether a dry-run policy applies that the target knows at all.
 fn on_trial(world: &World) -> bool {
-    ["ALLOW", "DENY", "CUSTOM"]
+    let actions: &[&str] = match world.target {
+        Target::Ztunnel => &["ALLOW", "DENY"],
+        _ => &["ALLOW", "DENY", "AUDIT", "CUSTOM"],
+    };
+    actions
         .iter()
         .any(|action| !attach::policies(world, action, true).is_empty())
 }
 
-/// The facts as a rule sees them: path normalised, server name in lower case, no identities where
-/// mTLS is off. `None` for a path that Envoy refuses.
+/// The facts as a rule sees them: path normalised, server name in lower case, nothing of HTTP on
+/// layer 4. `None` for a path that Envoy refuses.
 fn normalised(world: &World, facts: &Facts) -> Option<Facts> {
     let mut facts = facts.clone();
+    if world.target == Target::Ztunnel {
+        facts.http = None;
+    }
     if let Some(http) = &mut facts.http {
         http.path = path::normalise(&http.path, &world.mesh.path_normalization)?;
     }
     facts.sni = facts.sni.map(|name| name.to_lowercase());
-    if mtls::mode(world, facts.destination_port) == "DISABLE" {
-        facts.uri_sans.clear();
-        facts.dns_sans.clear();
-        facts.subject = None;
-    }
     Some(facts)
 }
 
@@ -340,10 +372,11 @@ fn ruling(world: &World, facts: &Facts, trial: Trial) -> Ruling {
                 continue;
             }
             if world.mesh.providers.iter().any(|name| name == provider) {
-                out.providers.push(provider.to_owned());
+                out.provider = out.provider.or_else(|| Some(provider.to_owned()));
                 continue;
             }
             out.reason = "custom_provider_unavailable";
+            out.provider = Some(provider.to_owned());
             out.policies = matched;
             return out;
         }

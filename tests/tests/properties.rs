@@ -10,11 +10,15 @@
 )]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use portcullis_tests::generate;
-use portcullis_tests::naive;
+use portcullis_policy::compile::compile;
+use portcullis_policy::decision::{Decision, Reason, Verdict};
+use portcullis_policy::snapshot::Snapshot;
+use portcullis_tests::naive::{self, Answer, Facts, Ruling, World};
+use portcullis_tests::{convert, generate};
 use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
 /// Requests for each policy set.
 const REQUESTS: usize = 20;
@@ -40,7 +44,7 @@ fn generator_reaches_every_outcome() {
             if !answer.enforced.audit.is_empty() {
                 count("audit".to_owned());
             }
-            if !answer.enforced.providers.is_empty() {
+            if answer.enforced.provider.is_some() {
                 count("provider".to_owned());
             }
             if answer
@@ -83,4 +87,138 @@ fn generator_reaches_every_outcome() {
         let times = seen.get(outcome).copied().unwrap_or(0);
         assert!(times >= 10, "`{outcome}` {times} times: {seen:#?}");
     }
+}
+
+/// The number of policy sets that gives every run its requests.
+fn config() -> Config {
+    let requests = std::env::var("PROPTEST_CASES").map_or(10_000, |cases| {
+        cases.parse::<u32>().expect("PROPTEST_CASES is a number")
+    });
+    Config {
+        cases: requests.div_ceil(REQUESTS as u32),
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
+
+/// Puts every request of random worlds to `check`; a failure is shrunk and told with its manifests,
+/// its request and what both sides said.
+fn on_random_worlds(check: impl Fn(&Arc<Snapshot>, &World, &Facts) -> Result<(), String>) {
+    let outcome = TestRunner::new(config()).run(&generate::scenario(REQUESTS), |scenario| {
+        let world = &scenario.world;
+        let manifests = convert::manifests(world);
+        let text: String = manifests
+            .iter()
+            .map(|manifest| format!("---\n{manifest}\n"))
+            .collect();
+        let compiled = compile(
+            &convert::documents(&manifests),
+            &convert::settings(&world.mesh),
+        );
+        let snapshot = match compiled {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(diagnostics) => {
+                let why = format!("{text}does not compile: {diagnostics:#?}");
+                return Err(TestCaseError::fail(why));
+            }
+        };
+        for facts in &scenario.requests {
+            check(&snapshot, world, facts).map_err(|difference| {
+                TestCaseError::fail(format!(
+                    "\n{text}\nmesh {:?}\nworkload {:?}\ntarget {:?}, service {:?}\n\
+                     request {facts:#?}\n{difference}",
+                    world.mesh, world.workload, world.target, world.service
+                ))
+            })?;
+        }
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(why, _)) => panic!("{why}"),
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// A ruling in the words of the contract.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    allow: bool,
+    reason: String,
+    policies: Vec<String>,
+}
+
+impl Told {
+    fn by_naive(ruling: &Ruling) -> Self {
+        let ids = ruling.policies.iter();
+        Self {
+            allow: ruling.allow,
+            reason: ruling.reason.to_owned(),
+            policies: ids.filter_map(|id| convert::rule_id(id)).collect(),
+        }
+    }
+}
+
+/// Everything that both sides know of one request. PeerAuthentication and RequestAuthentication
+/// have no rules, so who refused is compared for AuthorizationPolicy alone.
+#[derive(Debug, PartialEq, Eq)]
+struct Whole {
+    enforced: Told,
+    audit: Vec<String>,
+    provider: Option<String>,
+    trial: Option<Told>,
+    shadow_deny: Option<String>,
+    shadow_allow: Option<String>,
+}
+
+impl Whole {
+    fn by_naive(answer: &Answer) -> Self {
+        let shadow =
+            |shadow: &Option<naive::Shadow>| convert::rule_id(shadow.as_ref()?.policy.as_deref()?);
+        let enforced = &answer.enforced;
+        Self {
+            enforced: Told::by_naive(enforced),
+            audit: enforced
+                .audit
+                .iter()
+                .filter_map(|id| convert::rule_id(id))
+                .collect(),
+            provider: enforced.provider.clone(),
+            trial: answer.trial.as_ref().map(Told::by_naive),
+            shadow_deny: shadow(&answer.shadow_deny),
+            shadow_allow: shadow(&answer.shadow_allow),
+        }
+    }
+
+    fn by_engine(decision: &Decision) -> Self {
+        let told = |reason: Reason, policies: &[String]| Told {
+            allow: reason.verdict() == Verdict::Allow,
+            reason: reason.as_str().to_owned(),
+            policies: match reason {
+                Reason::MtlsRequired | Reason::TokenUnverified => Vec::new(),
+                _ => policies.to_vec(),
+            },
+        };
+        let trial = decision.dry_run.as_ref();
+        Self {
+            enforced: told(decision.reason, &decision.policies),
+            audit: decision.audit.clone(),
+            provider: decision.provider.clone(),
+            trial: trial.map(|trial| told(trial.reason, &trial.policies)),
+            shadow_deny: trial.and_then(|trial| trial.shadow.deny.clone()),
+            shadow_allow: trial.and_then(|trial| trial.shadow.allow.clone()),
+        }
+    }
+}
+
+#[test]
+fn engine_agrees_with_the_naive_evaluator() {
+    on_random_worlds(|snapshot, world, facts| {
+        let naive = Whole::by_naive(&naive::evaluate(world, facts));
+        let engine = Whole::by_engine(&snapshot.decide(&convert::request(world, facts)));
+        if naive == engine {
+            return Ok(());
+        }
+        Err(format!("naive  {naive:?}\nengine {engine:?}"))
+    });
 }

@@ -185,6 +185,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("accept", "v1"),
     ("accept", "v2"),
     ("Accept", "a"),
+    ("accept", ""),
     ("cookie", "a=1"),
     ("cookie", "v1"),
     ("authorization", "Bearer t"),

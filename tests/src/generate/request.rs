@@ -18,7 +18,7 @@ pub(super) fn facts() -> impl Strategy<Value = Facts> {
         address(),
         address(),
         address(),
-        weighted(0.97, select(vec![8080, 9000, 80, 0, 65535])),
+        select(vec![8080, 8080, 9000, 80, 0, 65535]).prop_map(Some),
         weighted(
             0.5,
             select(vec!["example.com", "API.example.com", "foo.svc"]),

@@ -5,18 +5,22 @@ use regex::escape;
 use super::text::full_match;
 use super::{Facts, Mesh, Target, World};
 
-/// The names that identity fields are tried on: everything in the certificate, except that a
-/// waypoint sees only the URI SAN.
+/// The names that identity fields are tried on: everything in the certificate, each alone; at a
+/// waypoint its URI SANs as one text, which is what Istio's filter state holds there.
 #[must_use]
-pub fn names<'a>(world: &World, facts: &'a Facts) -> Vec<&'a str> {
-    let mut names: Vec<&str> = facts.uri_sans.iter().map(String::as_str).collect();
+pub fn names(world: &World, facts: &Facts) -> Vec<String> {
     if world.target == Target::Waypoint {
-        names.truncate(1);
-        return names;
+        let joined = facts.uri_sans.join(",");
+        return Some(joined)
+            .filter(|text| !text.is_empty())
+            .into_iter()
+            .collect();
     }
-    names.extend(facts.dns_sans.iter().map(String::as_str));
-    names.extend(facts.subject.as_deref());
-    names
+    let uris = facts.uri_sans.iter();
+    uris.chain(&facts.dns_sans)
+        .chain(&facts.subject)
+        .cloned()
+        .collect()
 }
 
 /// `principals`, with the mesh's trust domains exchanged for each other.

@@ -11,7 +11,7 @@ pub fn refuses(world: &World, facts: &Facts) -> bool {
     match world.target {
         Target::Sidecar => mode(world, facts.destination_port) == "STRICT" && !named,
         Target::Ztunnel => ambient::refuses(world, facts),
-        Target::Waypoint => !named,
+        Target::Waypoint => facts.uri_sans.is_empty(),
         Target::Gateway => false,
     }
 }

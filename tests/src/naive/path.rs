@@ -28,9 +28,7 @@ pub fn normalise(raw: &str, mode: &str) -> Option<String> {
         path = resolved(&path);
     }
     if matches!(mode, "MERGE_SLASHES" | "DECODE_AND_MERGE_SLASHES") {
-        while path.contains("//") {
-            path = path.replace("//", "/");
-        }
+        path = merged(&path);
     }
     Some(path + query)
 }
@@ -43,6 +41,20 @@ fn without_origin(raw: &str) -> &str {
         return raw;
     };
     rest.find('/').map_or("/", |at| &rest[at..])
+}
+
+/// Empty segments drop out, except that a slash at either end stays: `//` is both and stays whole.
+fn merged(path: &str) -> String {
+    if !path.contains("//") {
+        return path.to_owned();
+    }
+    let kept: Vec<&str> = path
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    let end = |at_it: bool| if at_it { "/" } else { "" };
+    let (start, last) = (path.starts_with('/'), path.ends_with('/'));
+    format!("{}{}{}", end(start), kept.join("/"), end(last))
 }
 
 /// Unescapes what needs no escape, escapes what does, and resolves dot segments.

@@ -222,8 +222,8 @@ impl Context<'_> {
 
     fn named(&self, matches: impl Fn(&str) -> bool) -> bool {
         identity::names(self.world, self.facts)
-            .into_iter()
-            .any(matches)
+            .iter()
+            .any(|name| matches(name))
     }
 
     fn port(&self, value: &str) -> Result<bool, Unusable> {
@@ -231,8 +231,8 @@ impl Context<'_> {
     }
 
     fn payload(&self) -> Option<Value> {
-        let more = token::space_delimited(self.world);
         let payload = self.facts.jwt.as_ref()?;
+        let more = token::space_delimited(self.world, payload);
         Some(claims::split_at_spaces(payload, &more))
     }
 
@@ -255,6 +255,8 @@ impl Context<'_> {
             .map(|(_, value)| value.trim_matches([' ', '\t']).to_owned())
             .collect();
         if INLINE.contains(&name) && values.len() > 1 {
+            // an empty repeat adds nothing, not even a comma
+            let values: Vec<String> = values.into_iter().filter(|v| !v.is_empty()).collect();
             return vec![values.join(",")];
         }
         values

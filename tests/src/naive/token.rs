@@ -20,16 +20,18 @@ fn rules(world: &World) -> Vec<&Value> {
         .collect()
 }
 
-/// `spaceDelimitedClaims` of the rules that apply.
+/// `spaceDelimitedClaims` of the rules that apply to tokens of the payload's issuer.
 #[must_use]
-pub fn space_delimited(world: &World) -> Vec<String> {
+pub fn space_delimited(world: &World, payload: &Value) -> Vec<String> {
     rules(world)
         .into_iter()
+        .filter(|rule| rule["issuer"] == payload["iss"])
         .flat_map(|rule| strings(&rule["spaceDelimitedClaims"]))
         .collect()
 }
 
-/// Whether a token stands at one of the places of a rule and no verified payload came with it.
+/// Whether a token stands at one of the places of a rule, an empty one included, and no verified
+/// payload came with it.
 #[must_use]
 pub fn unverified(world: &World, facts: &Facts) -> bool {
     let Some(http) = facts.http.as_ref().filter(|_| facts.jwt.is_none()) else {
@@ -73,15 +75,14 @@ fn header(http: &Http, name: &str) -> Vec<String> {
 fn prefixed(http: &Http, name: &str, prefix: &str) -> bool {
     header(http, name)
         .iter()
-        .any(|value| value.contains(prefix) && !value.is_empty())
+        .any(|value| value.contains(prefix))
 }
 
 fn param(http: &Http, name: &str) -> bool {
     let query = http.path.split_once('?').map_or("", |(_, query)| query);
     query
         .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .any(|(key, value)| key == name && !value.is_empty())
+        .any(|pair| pair.split('=').next() == Some(name))
 }
 
 fn cookie(http: &Http, name: &str) -> bool {
@@ -89,5 +90,5 @@ fn cookie(http: &Http, name: &str) -> bool {
         .iter()
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .any(|(key, value)| key == name && !value.is_empty())
+        .any(|(key, _)| key == name)
 }
