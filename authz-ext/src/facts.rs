@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use envoy_types::ext_authz::v3::pb::CheckRequest;
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Peer;
+use portcullis_policy::path;
 use portcullis_policy::request::{
     Destination, Identity, IdentityKind, PathForm, Request, Source, Target,
 };
@@ -85,7 +86,13 @@ pub fn request(
     }
     let source = source.unwrap_or_default();
     let peer = address::read(source.address.as_ref(), "source")?;
-    let http = request.and_then(|request| request.http).map(headers::http);
+    let mut http = request.and_then(|request| request.http).map(headers::http);
+    if let (Some(http), PathForm::Raw) = (&mut http, options.path_form)
+        && let Some(authority) = path::authority(&http.path)
+    {
+        // Envoy takes the host of an absolute target, not the Host header.
+        http.host = authority.to_owned();
+    }
     let remote = remote::address(
         stated.remote_address(&peer)?,
         &peer,

@@ -466,3 +466,15 @@ fn principals_are_the_peers_and_the_destinations() {
     assert!(request.source.identities.is_empty() && !request.source.certificate_presented);
     assert_eq!(request.destination.principal, None);
 }
+
+#[test]
+fn the_host_of_an_absolute_target_wins_over_the_host_header() {
+    let fields = r#""request":{"http":{"path":"http://u@a.example:81/x","host":"b.example"}}"#;
+    assert_eq!(facts(fields).http.unwrap().host, "a.example:81");
+    let normalised = Options {
+        path_form: PathForm::Normalised,
+        ..Options::default()
+    };
+    let request = read_with(&with_peers(fields), &[], &normalised).unwrap();
+    assert_eq!(request.http.unwrap().host, "b.example");
+}
