@@ -1,12 +1,16 @@
-//! A TCP service that sends back what it gets: the upstream behind a TCP listener.
+//! The workload behind Envoy: it sends back what it gets, over TCP or HTTP.
 
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
-/// The service, for as long as it is held.
+/// Longest head of a request that the HTTP echo reads.
+const LONGEST_HEAD: usize = 64 << 10;
+
+/// The workload, for as long as it is held.
 pub struct Echo {
     /// Where it listens.
     pub address: SocketAddr,
@@ -14,11 +18,30 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Starts on a free port of loopback.
+    /// Over TCP: every octet comes back.
     ///
     /// # Errors
-    /// No port can be bound.
+    /// No port of loopback can be bound.
     pub fn start() -> io::Result<Self> {
+        Self::serving(async |stream| {
+            let (mut read, mut write) = stream.into_split();
+            tokio::io::copy(&mut read, &mut write).await.map(drop)
+        })
+    }
+
+    /// Over HTTP/1.1: the body of the answer is the head of the request; bodies of requests are not read.
+    ///
+    /// # Errors
+    /// No port of loopback can be bound.
+    pub fn http() -> io::Result<Self> {
+        Self::serving(heads)
+    }
+
+    fn serving<F, R>(serve: F) -> io::Result<Self>
+    where
+        F: Fn(TcpStream) -> R + Copy + Send + 'static,
+        R: Future<Output = io::Result<()>> + Send + 'static,
+    {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -27,16 +50,30 @@ impl Echo {
         let address = listener.local_addr()?;
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut read, mut write) = stream.into_split();
-                    // A peer that goes away ends its own echo only.
-                    let _ended = tokio::io::copy(&mut read, &mut write).await;
-                });
+                // A peer that goes away ends its own connection only.
+                tokio::spawn(serve(stream));
             }
         });
         Ok(Self {
             address,
             _runtime: runtime,
         })
+    }
+}
+
+async fn heads(mut stream: TcpStream) -> io::Result<()> {
+    const END: &[u8] = b"\r\n\r\n";
+    let mut buffer = Vec::new();
+    loop {
+        let end = buffer.windows(END.len()).position(|window| window == END);
+        if let Some(end) = end {
+            let head: Vec<u8> = buffer.drain(..end + END.len()).collect();
+            let start = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", head.len());
+            stream
+                .write_all(&[start.as_bytes(), &head].concat())
+                .await?;
+        } else if buffer.len() > LONGEST_HEAD || stream.read_buf(&mut buffer).await? == 0 {
+            return Ok(());
+        }
     }
 }

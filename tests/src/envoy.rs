@@ -35,20 +35,24 @@ impl Envoy {
     /// # Errors
     /// It refuses the configuration or is not ready in time; the message carries the end of its log.
     pub fn start(executable: &Path, config: &config::Config, folder: &Path) -> io::Result<Self> {
-        let config_file = folder.join("envoy.json");
+        let file = folder.join("envoy.json");
+        fs::write(&file, serde_json::to_vec_pretty(&config.bootstrap())?)?;
+        Self::start_file(executable, &file, folder)
+    }
+
+    /// Starts `executable` with the configuration in `file`; its other files go to `folder`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_file(executable: &Path, file: &Path, folder: &Path) -> io::Result<Self> {
         let admin_file = folder.join("envoy.admin");
         let log = folder.join("envoy.log");
-        fs::write(
-            &config_file,
-            serde_json::to_vec_pretty(&config.bootstrap())?,
-        )?;
         let mut command = Command::new(executable);
         command
             .arg("-c")
-            .arg(&config_file)
-            .arg("--admin-address-path")
-            .arg(&admin_file);
-        command.args([
+            .arg(file)
+            .args(["--config-yaml", &config::admin().to_string()]);
+        command.arg("--admin-address-path").arg(&admin_file).args([
             "--concurrency",
             "1",
             "--use-dynamic-base-id",

@@ -150,6 +150,13 @@ impl Daemon {
         kill_group(&mut self.child);
     }
 
+    /// Kills the program but none of its children, as the system does when memory is short.
+    pub fn kill_alone(&mut self) {
+        // It may have ended already: then there is nothing to kill.
+        let _gone = self.child.kill();
+        drop(self.child.wait());
+    }
+
     /// The last lines of the log.
     #[must_use]
     pub fn log_end(&self) -> String {

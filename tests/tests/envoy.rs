@@ -8,6 +8,8 @@
     reason = "a test says what is wrong by failing"
 )]
 
+#[path = "envoy/dev.rs"]
+mod dev;
 #[path = "envoy/facts.rs"]
 mod facts;
 #[path = "envoy/grpc.rs"]
@@ -22,5 +24,7 @@ mod rbac;
 mod reload;
 #[path = "envoy/setting.rs"]
 mod setting;
+#[path = "envoy/shipped.rs"]
+mod shipped;
 #[path = "envoy/tcp.rs"]
 mod tcp;

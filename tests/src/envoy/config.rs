@@ -238,8 +238,14 @@ impl Listener {
     }
 }
 
+/// The part of a bootstrap document that opens the admin interface, on a free port of loopback.
+#[must_use]
+pub fn admin() -> Value {
+    json!({ "admin": { "address": socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)) } })
+}
+
 impl Config {
-    /// The bootstrap document.
+    /// The bootstrap document, without the admin interface.
     #[must_use]
     pub fn bootstrap(&self) -> Value {
         let log = access_log(&self.folder.join(ACCESS_LOG).to_string_lossy());
@@ -253,7 +259,6 @@ impl Config {
                 .map(|upstream| cluster("upstream", &socket(upstream), false)),
         );
         json!({
-            "admin": { "address": socket(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)) },
             // Istio cuts fragments instead of refusing them.
             "layered_runtime": { "layers": [{ "name": "istio", "static_layer": {
                 "envoy.reloadable_features.http_reject_path_with_fragment": false,
