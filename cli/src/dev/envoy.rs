@@ -49,6 +49,10 @@ impl Envoy {
         authz: SocketAddr,
         upstream: SocketAddr,
     ) -> anyhow::Result<Self> {
+        // Whoever listens there already would be taken for our Envoy below.
+        std::net::TcpListener::bind(address).with_context(|| {
+            format!("Envoy cannot listen on `{address}`; choose another with --envoy-listen")
+        })?;
         std::fs::write(config, configuration(address, authz, upstream))
             .with_context(|| format!("cannot write `{}`", config.display()))?;
         let mut command = Command::new("/bin/sh");

@@ -1,0 +1,190 @@
+//! `portcullis dev` as a person meets it: a real Envoy that answers curl, edits that count at once, nothing left behind.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use portcullis_tests::component::{self, require, run_folder};
+use portcullis_tests::process::{Daemon, poll};
+
+const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis-e2e");
+
+/// How long anything may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running `portcullis dev`.
+struct Dev {
+    daemon: Daemon,
+    folder: PathBuf,
+    /// Where its Envoy listens.
+    envoy: SocketAddr,
+}
+
+impl Dev {
+    fn start(name: &str, envoy: &Path) -> Self {
+        let folder = run_folder(name);
+        let address = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let mut command = Command::new(PORTCULLIS);
+        command
+            .args([
+                "dev",
+                "--envoy",
+                "--listen",
+                "127.0.0.1:0",
+                "--envoy-listen",
+            ])
+            .arg(address.to_string())
+            .current_dir(&folder)
+            .env("ENVOY", envoy);
+        let daemon = Daemon::start(&mut command, &folder.join("log")).unwrap();
+        let mut dev = Self {
+            daemon,
+            folder,
+            envoy: address,
+        };
+        dev.said("Ctrl-C ends");
+        dev
+    }
+
+    /// Waits until it has printed `text`.
+    fn said(&mut self, text: &str) {
+        let log = self.folder.join("log");
+        self.daemon
+            .wait_until(LIMIT, || fs::read_to_string(&log).unwrap().contains(text))
+            .unwrap();
+    }
+
+    /// What curl would show: status line, headers and body.
+    fn curl(&self, method: &str, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.envoy).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn envoy_is_gone(&self) -> bool {
+        poll(LIMIT, || {
+            TcpStream::connect(self.envoy).is_err().then_some(())
+        })
+        .is_some()
+    }
+}
+
+#[test]
+fn curl_shows_200_and_403_with_the_reason_and_edits_count_at_once() {
+    let Some(envoy) = require(component::envoy()) else {
+        return;
+    };
+    let mut dev = Dev::start("dev-envoy", &envoy);
+    let allowed = dev.curl("GET", "/books/moby-dick");
+    assert!(allowed.starts_with("HTTP/1.1 200 "), "{allowed}");
+    assert!(
+        allowed.contains("x-portcullis-policy: ingress/readers#rule[0]\r\n"),
+        "{allowed}"
+    );
+    assert!(
+        allowed.contains("\r\n\r\nGET /books/moby-dick\n"),
+        "the echo service answers: {allowed}"
+    );
+    let forbidden = dev.curl("GET", "/admin/users");
+    assert!(forbidden.starts_with("HTTP/1.1 403 "), "{forbidden}");
+    assert!(
+        forbidden.contains(r#"{"decision":"deny","reason":"denied_by","policies":["istio-system/no-admin#rule[0]"]"#),
+        "{forbidden}"
+    );
+    let unlisted = dev.curl("DELETE", "/books/moby-dick");
+    assert!(unlisted.starts_with("HTTP/1.1 403 "), "{unlisted}");
+    assert!(
+        unlisted.contains("x-portcullis-reason: no_allow_matched\r\n"),
+        "{unlisted}"
+    );
+
+    let policies = dev.folder.join("portcullis-dev/bookshop/policies.yaml");
+    let text = fs::read_to_string(&policies).unwrap();
+    fs::write(
+        &policies,
+        text.replace("[GET, HEAD]", "[GET, HEAD, DELETE]"),
+    )
+    .unwrap();
+    dev.said("1 reload since start");
+    let edited = dev.curl("DELETE", "/books/moby-dick");
+    assert!(edited.starts_with("HTTP/1.1 200 "), "{edited}");
+
+    fs::write(&policies, "kind: [").unwrap();
+    dev.said("stays in force");
+    let kept = dev.curl("DELETE", "/books/moby-dick");
+    assert!(kept.starts_with("HTTP/1.1 200 "), "{kept}");
+
+    assert!(dev.daemon.terminate(LIMIT).unwrap().unwrap().success());
+    assert!(dev.envoy_is_gone());
+}
+
+#[test]
+fn a_dev_that_is_killed_takes_its_envoy_along() {
+    let Some(envoy) = require(component::envoy()) else {
+        return;
+    };
+    let dev = Dev::start("dev-killed", &envoy);
+    // The process alone, not its group: nobody is left to clean up.
+    let pid = dev.daemon.pid().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(dev.envoy_is_gone());
+}
+
+/// What `dev --envoy` says when the Envoy at `envoy` cannot listen on `address`.
+fn refused(name: &str, envoy: &str, address: &str) -> String {
+    let folder = run_folder(name);
+    let output = portcullis_tests::process::run(
+        Command::new(PORTCULLIS)
+            .args(["dev", "--envoy", "--once", "--listen", "127.0.0.1:0"])
+            .args(["--envoy-listen", address])
+            .current_dir(&folder)
+            .env("ENVOY", envoy),
+        LIMIT,
+    )
+    .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn an_envoy_that_cannot_start_is_told() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = refused("dev-taken", "/bin/false", &address);
+    let expected =
+        format!("error: Envoy cannot listen on `{address}`; choose another with --envoy-listen: ");
+    assert!(said.starts_with(&expected), "{said}");
+    drop(taken);
+    let said = refused("dev-false", "/bin/false", &address);
+    assert!(
+        said.starts_with("error: Envoy `/bin/false` ended at once (exit status: 1)"),
+        "{said}"
+    );
+}
