@@ -284,6 +284,7 @@ fn what_a_clone_needs_is_tracked() {
         "Cargo.lock",
         "Cargo.toml",
         "LICENSE",
+        "README.md",
         "deny.toml",
     ] {
         assert!(tracked.contains(needed), "`{needed}` is tracked");
@@ -400,6 +401,56 @@ fn the_place_rule_sees_absolute_paths_only() {
             names_place(&format!("{before}{place}x"), &place),
             expected,
             "{before}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_has_the_two_commands() {
+    let readme = read("README.md");
+    for command in ["cargo run --release -- dev", "cargo test --workspace"] {
+        assert!(readme.contains(command), "`{command}`");
+    }
+}
+
+#[test]
+fn the_architecture_page_maps_what_is_there() {
+    let page = read("docs/architecture.md");
+    // The first column of the engine's table names files and folders of policy/src.
+    let named: BTreeSet<&str> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("Inside `policy/src`"))
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("| `"))
+        .filter_map(|line| line.split(" | ").next())
+        .flat_map(|cell| cell.split(", "))
+        .map(|name| name.trim_matches('`'))
+        .collect();
+    let files = fs::read_dir(workspace().join("policy/src")).unwrap();
+    let stems: BTreeSet<String> = files
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "rs"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    for name in &named {
+        assert!(
+            stems.contains(*name),
+            "`{name}` is on the page and not in policy/src"
+        );
+    }
+    for stem in stems
+        .iter()
+        .filter(|stem| !["lib", "request", "settings"].contains(&stem.as_str()))
+    {
+        assert!(
+            named.contains(stem.as_str()),
+            "`{stem}` is in policy/src and not on the page"
+        );
+    }
+    for member in TREE.members() {
+        assert!(
+            page.contains(&format!("`{member}`")),
+            "`{member}` is a crate and not on the page"
         );
     }
 }
