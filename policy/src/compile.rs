@@ -11,6 +11,7 @@ use crate::cedar::{emit, schema};
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
 use crate::inventory::Inventory;
+use crate::lint::lint;
 use crate::mesh::Mesh;
 use crate::model::{Dialect, Rule};
 use crate::policy_set::{Policy, PolicySet};
@@ -100,6 +101,9 @@ impl Compiler {
             .collect();
         let (mesh, notes) = Mesh::resolve(&resources, settings);
         diagnostics.extend(notes);
+        let mut trust_domains = mesh.trust_domain_aliases.clone();
+        trust_domains.push(mesh.trust_domain.clone());
+        diagnostics.extend(lint(&resources, &mesh.root_namespace, &trust_domains));
         let policies = self.lower(&resources, &mesh, &mut diagnostics);
         let mut user_policies = Vec::new();
         for resource in &resources {
