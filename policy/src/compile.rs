@@ -122,7 +122,7 @@ impl Compiler {
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
         let set = PolicySet::new(policies, user_policies, &resources, &mesh);
-        diagnostics.extend(inventory.diagnose());
+        diagnostics.extend(inventory.diagnose(&resources));
         diagnostics.extend(set.peer_authentications().diagnose(&inventory, &resources));
         Ok(Snapshot::new(Parts {
             revision,

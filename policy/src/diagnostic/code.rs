@@ -214,6 +214,8 @@ codes! {
         "A request to that address is denied, `destination_ambiguous`, unless all of them have the same policies.";
     UNKNOWN_DEFAULT = "PC0403", Warning, "a default workload that does not exist",
         "Requests that name no destination are denied, `unknown_destination`.";
+    SERVICE_BY_HOST = "PC0404", Note, "a service that only the request's host tells apart",
+        "Without a cluster address a waypoint's request is for the service that its host names, and the client chooses the host: it can escape the policies of one service by naming another.";
     MESH_FIELD_OVERRIDDEN = "PC0501", Note, "a MeshConfig field that the configuration overrides",
         "`mesh` of the configuration wins over MeshConfig documents, field by field.";
     MESH_CONFIG_REPEATED = "PC0502", Warning, "a second MeshConfig",

@@ -176,6 +176,25 @@ impl Services {
             })
     }
 
+    /// True for a service that is there and has no address of its own.
+    pub(super) fn lacks_address(&self, kind: ServiceKind, namespace: &str, name: &str) -> bool {
+        let ids = self
+            .by_name
+            .get(&key(namespace, name))
+            .into_iter()
+            .flatten();
+        ids.filter_map(|id| self.all.get(id.0 as usize))
+            .any(|resource| match resource.as_ref() {
+                Resource::Service(service) => {
+                    kind == ServiceKind::Service && service.cluster_ips.is_empty()
+                }
+                Resource::ServiceEntry(entry) => {
+                    kind == ServiceKind::ServiceEntry && entry.addresses.is_empty()
+                }
+                _ => false,
+            })
+    }
+
     /// `namespace/name` of either kind, or `service/namespace/name`, `serviceentry/namespace/name`.
     pub(super) fn named(&self, text: &str) -> Vec<ServiceId> {
         let (kind, name) = match text.split_once('/') {

@@ -130,7 +130,7 @@ fn an_inventory_lists_what_it_holds() {
 #[test]
 fn what_will_find_no_destination_is_told() {
     let told = |world: &World| {
-        let found = world.inventory().diagnose();
+        let found = world.diagnose();
         found
             .iter()
             .map(|d| format!("{} {}", d.code, d.message))

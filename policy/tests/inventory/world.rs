@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_policy::diagnostic::Location;
+use portcullis_policy::diagnostic::{Diagnostic, Location};
 use portcullis_policy::inventory::Inventory;
 use portcullis_policy::mesh::Mesh;
 use portcullis_policy::resource::{
@@ -106,6 +106,10 @@ impl World {
     pub fn inventory(&self) -> Inventory {
         let (mesh, _) = Mesh::resolve(&self.resources, &self.settings);
         Inventory::build(&self.resources, &mesh, &self.settings)
+    }
+
+    pub fn diagnose(&self) -> Vec<Diagnostic> {
+        self.inventory().diagnose(&self.resources)
     }
 
     pub fn with(self, workload: Built) -> Self {

@@ -202,3 +202,22 @@ fn what_the_proxy_states_is_believed() {
     );
     check(&[WAYPOINT, &by_selector], &get("foo/wp"), OPEN);
 }
+
+#[test]
+fn a_service_without_an_address_is_noted_where_a_waypoint_serves_it() {
+    let noted = |manifests: &[&str]| {
+        let snapshot = snapshot(manifests);
+        let found = snapshot.diagnostics().iter().filter(|d| d.code == "PC0404");
+        found.map(|d| d.message.clone()).collect::<Vec<_>>()
+    };
+    let policy = deny("p", "foo", TO_REVIEWS);
+    let unaddressed = WAYPOINT.replace("clusterIP: 10.96.0.1, ", "");
+    assert_eq!(
+        noted(&[&unaddressed, &policy]),
+        ["a waypoint knows `foo/reviews` by the request's host alone"]
+    );
+    assert!(noted(&[WAYPOINT, &policy]).is_empty());
+    assert!(noted(&[&unaddressed, &deny("p", "foo", TO_WAYPOINT)]).is_empty());
+    let without_waypoint = unaddressed.replace("istio-waypoint", "istio");
+    assert!(noted(&[&without_waypoint, &policy]).is_empty());
+}
