@@ -1,6 +1,6 @@
 //! Resources: one typed value per manifest of a kind we know, each remembering where it stood.
 //!
-//! A [`Document`](crate::document::Document) enters, a [`Resource`] or diagnostics leave. The types
+//! The [`Node`](crate::document::Node) of a document enters, a [`Resource`] or diagnostics leave. The types
 //! keep what Istio's API would have decoded, nil entries included, so that a policy which bypassed
 //! the webhook can be lowered exactly as istiod would lower it. Checking is the business of
 //! the per-kind `validate` functions; nothing here is dropped because it is wrong.
