@@ -6,6 +6,8 @@
 //!    the index names candidates, the matcher leaves the rules that match, Cedar has the last word.
 //! 4. Combine: peer identity, token, CUSTOM, DENY, ALLOW, in Istio's order (policy.md 1.2).
 
+mod uncertain;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use crate::facts::{Facts, IdentityView, View};
 use crate::inventory::{Candidate, Resolved, Unresolved};
 use crate::model::{Dialect, Role, Rule};
 use crate::path;
-use crate::request::{PathForm, RemoteAddress, Request, Target};
+use crate::request::{PathForm, Request, Target};
 use crate::resource::MtlsMode;
 use crate::settings::CustomProvider;
 use crate::slice::{self, Slice};
@@ -174,26 +176,20 @@ fn reading(
     worker.found = found;
     matching.retain(|rule| facts.rule(rule));
     let mut answers = worker.evaluate(&facts, &matching, snapshot.uids());
-    if let (false, Some(destination)) = (
-        slice.user.is_empty(),
-        snapshot.inventory().workload(located.resolved.workload),
-    ) {
-        let target = located.resolved.target;
-        answers.extend(worker.evaluate_user(
-            &facts,
-            target,
-            &slice.user,
-            destination,
-            snapshot.uids(),
-        ));
-        matching.extend(slice.user.iter().map(|user| &user.rule));
-    }
+    user(
+        snapshot,
+        worker,
+        located,
+        &facts,
+        &mut matching,
+        &mut answers,
+    );
     let satisfied = Satisfied::new(&matching, &answers);
     let enforced = combine(snapshot, slice, &satisfied, Trial::No);
     let dry_run = slice.has_trial.then(|| {
         let together = combine(snapshot, slice, &satisfied, Trial::Yes);
-        let together = hanging(together, request, || {
-            favourable(snapshot, slice, located, request, &facts, Trial::Yes)
+        let together = uncertain::hanging(together, request, || {
+            uncertain::favourable(snapshot, worker, located, request, &facts, Trial::Yes)
         });
         DryRun {
             decision: together.reason.verdict(),
@@ -202,8 +198,8 @@ fn reading(
             shadow: satisfied.shadow(&enforced),
         }
     });
-    let enforced = hanging(enforced, request, || {
-        favourable(snapshot, slice, located, request, &facts, Trial::No)
+    let enforced = uncertain::hanging(enforced, request, || {
+        uncertain::favourable(snapshot, worker, located, request, &facts, Trial::No)
     });
     Decision {
         decision: enforced.reason.verdict(),
@@ -259,43 +255,23 @@ pub fn synthetic<'s>(slice: &'s Slice, request: &Request) -> impl Iterator<Item 
     mtls.into_iter().chain(slice.token_rule())
 }
 
-/// A denial that would be an allow if the client's address were the right one says so.
-fn hanging(outcome: Outcome, request: &Request, favourable: impl FnOnce() -> Reason) -> Outcome {
-    let unknown = request.remote == RemoteAddress::Unknown;
-    if unknown
-        && outcome.reason.verdict() == Verdict::Deny
-        && favourable().verdict() == Verdict::Allow
-    {
-        return Outcome {
-            reason: Reason::RemoteAddressUnknown,
-            ..outcome
-        };
-    }
-    outcome
-}
-
-/// The reason if every uncertainty were read in the request's favour. Native alone: it never turns a
-/// denial into an allow, it only gives it a better name.
-fn favourable(
+/// Adds the user policies and what they come to.
+fn user<'s>(
     snapshot: &Snapshot,
-    slice: &Slice,
-    located: &Located,
-    request: &Request,
+    worker: &mut Worker,
+    located: &'s Located,
     facts: &Facts<'_>,
-    trial: Trial,
-) -> Reason {
-    let path = facts.http.as_ref().map(|http| Cow::Borrowed(http.path()));
-    let view = View {
-        favourable: true,
-        ..facts.view
-    };
-    let facts = self::facts(request, located.dialect, path, view);
-    let matching: Vec<&Arc<Rule>> = synthetic(slice, request)
-        .chain(&slice.rules)
-        .filter(|rule| facts.rule(rule))
-        .collect();
-    let answers = vec![Answer::Satisfied; matching.len()];
-    combine(snapshot, slice, &Satisfied::new(&matching, &answers), trial).reason
+    matching: &mut Vec<&'s Arc<Rule>>,
+    answers: &mut Vec<Answer>,
+) {
+    let (slice, resolved) = (&located.slice, &located.resolved);
+    let destination = snapshot.inventory().workload(resolved.workload);
+    if let (false, Some(destination)) = (slice.user.is_empty(), destination) {
+        let target = resolved.target;
+        let uids = snapshot.uids();
+        answers.extend(worker.evaluate_user(facts, target, &slice.user, destination, uids));
+        matching.extend(slice.user.iter().map(|user| &user.rule));
+    }
 }
 
 /// Whether policies on trial count.

@@ -123,9 +123,8 @@ impl FactTest {
     /// Whether the fact stands in its set for this request.
     #[must_use]
     pub fn holds(&self, facts: &Facts<'_>) -> bool {
-        self.any
-            .iter()
-            .any(|m| facts.matches(m).holds(self.certain))
+        let certain = self.certain != facts.view.favourable;
+        self.any.iter().any(|m| facts.matches(m).holds(certain))
     }
 }
 
