@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::decision::{Decision, DryRun, Reason, Shadow, Verdict};
-use crate::facts::{Facts, IdentityView, View};
+use crate::facts::{Facts, IdentityView, View, peer};
 use crate::inventory::{Candidate, Resolved, Unresolved};
 use crate::model::{Dialect, Role, Rule};
 use crate::path;
@@ -120,6 +120,7 @@ pub fn decide(snapshot: &Snapshot, worker: &mut Worker, request: &Request) -> De
         Ok(located) => located,
         Err(why) => return Decision::closed(why.reason(), snapshot.revision()),
     };
+    let request = &*peer::seen(located.resolved.target, request);
     let Ok(paths) = paths(snapshot, request, located.dialect) else {
         return Decision::closed(Reason::InvalidRequest, snapshot.revision());
     };

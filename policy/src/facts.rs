@@ -7,6 +7,7 @@
 
 mod claims;
 mod header;
+pub mod peer;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

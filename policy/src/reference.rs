@@ -116,6 +116,7 @@ impl Reference {
         let snapshot = &self.snapshot;
         let located =
             worker::with(0, false, |worker| decide::locate(snapshot, worker, request)).ok()?;
+        let request = &*crate::facts::peer::seen(located.resolved.target, request);
         let paths = decide::paths(snapshot, request, located.dialect).ok()?;
         let mut answer: Option<Answer> = None;
         for view in decide::identity_views(&located, request.destination.port) {

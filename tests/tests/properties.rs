@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use portcullis_policy::compile::compile;
 use portcullis_policy::decision::{Decision, Reason, Verdict};
+use portcullis_policy::reference::Reference;
 use portcullis_policy::snapshot::Snapshot;
 use portcullis_tests::naive::{self, Answer, Facts, Ruling, World};
 use portcullis_tests::{convert, generate};
@@ -101,13 +102,16 @@ fn config() -> Config {
     }
 }
 
-/// Puts every request of random worlds to `check`; a failure is shrunk and told with its manifests,
-/// its request and what both sides said.
-fn on_random_worlds(check: impl Fn(&Arc<Snapshot>, &World, &Facts) -> Result<(), String>) {
+/// Puts every request of random worlds to `check`, after `prepare` has seen the snapshot; a failure
+/// is shrunk and told with its manifests, its request and what both sides said.
+fn on_random_worlds<P>(
+    prepare: impl Fn(&Arc<Snapshot>) -> Result<P, String>,
+    check: impl Fn(&P, &World, &Facts) -> Result<(), String>,
+) {
     let outcome = TestRunner::new(config()).run(&generate::scenario(REQUESTS), |scenario| {
         let world = &scenario.world;
         let manifests = convert::manifests(world);
-        let text: String = manifests
+        let mut text: String = manifests
             .iter()
             .map(|manifest| format!("---\n{manifest}\n"))
             .collect();
@@ -115,20 +119,17 @@ fn on_random_worlds(check: impl Fn(&Arc<Snapshot>, &World, &Facts) -> Result<(),
             &convert::documents(&manifests),
             &convert::settings(&world.mesh),
         );
-        let snapshot = match compiled {
-            Ok(snapshot) => Arc::new(snapshot),
-            Err(diagnostics) => {
-                let why = format!("{text}does not compile: {diagnostics:#?}");
-                return Err(TestCaseError::fail(why));
-            }
-        };
+        let prepared = compiled
+            .map_err(|diagnostics| format!("does not compile: {diagnostics:#?}"))
+            .and_then(|snapshot| prepare(&Arc::new(snapshot)))
+            .map_err(|why| TestCaseError::fail(format!("\n{text}{why}")))?;
+        text += &format!(
+            "\nmesh {:?}\nworkload {:?}\ntarget {:?}, service {:?}\n",
+            world.mesh, world.workload, world.target, world.service
+        );
         for facts in &scenario.requests {
-            check(&snapshot, world, facts).map_err(|difference| {
-                TestCaseError::fail(format!(
-                    "\n{text}\nmesh {:?}\nworkload {:?}\ntarget {:?}, service {:?}\n\
-                     request {facts:#?}\n{difference}",
-                    world.mesh, world.workload, world.target, world.service
-                ))
+            check(&prepared, world, facts).map_err(|difference| {
+                TestCaseError::fail(format!("\n{text}request {facts:#?}\n{difference}"))
             })?;
         }
         Ok(())
@@ -213,12 +214,63 @@ impl Whole {
 
 #[test]
 fn engine_agrees_with_the_naive_evaluator() {
-    on_random_worlds(|snapshot, world, facts| {
-        let naive = Whole::by_naive(&naive::evaluate(world, facts));
-        let engine = Whole::by_engine(&snapshot.decide(&convert::request(world, facts)));
-        if naive == engine {
-            return Ok(());
-        }
-        Err(format!("naive  {naive:?}\nengine {engine:?}"))
-    });
+    on_random_worlds(
+        |snapshot| Ok(Arc::clone(snapshot)),
+        |snapshot, world, facts| {
+            let naive = Whole::by_naive(&naive::evaluate(world, facts));
+            let engine = Whole::by_engine(&snapshot.decide(&convert::request(world, facts)));
+            if naive == engine {
+                return Ok(());
+            }
+            Err(format!("naive  {naive:?}\nengine {engine:?}"))
+        },
+    );
+}
+
+/// The engine prunes by destination and index and hands Cedar a lean context; the reference hands
+/// Cedar's own authorizer every policy of the snapshot and the full context.
+#[test]
+fn engine_agrees_with_the_full_cedar_set() {
+    on_random_worlds(
+        |snapshot| Ok((Arc::clone(snapshot), Reference::new(snapshot)?)),
+        |(snapshot, reference), world, facts| {
+            let request = convert::request(world, facts);
+            let engine = snapshot.decide(&request);
+            let Some(full) = reference.decide(&request) else {
+                return match engine.reason {
+                    Reason::InvalidRequest => Ok(()),
+                    _ => Err(format!(
+                        "the full set gives no answer, the engine {engine:?}"
+                    )),
+                };
+            };
+            let ids = |role: &str| full.satisfied.get(role).cloned().unwrap_or_default();
+            let sorted = |ids: &[String]| {
+                let mut ids = ids.to_vec();
+                ids.sort();
+                ids
+            };
+            let trial = engine.dry_run.as_ref();
+            let mut same = !full.error
+                && full.verdict == engine.decision
+                && full.on_trial == trial.map_or(engine.decision, |trial| trial.decision);
+            same &= match engine.reason {
+                Reason::AllowedBy => sorted(&engine.policies) == ids("ALLOW"),
+                Reason::DeniedBy => sorted(&engine.policies) == ids("DENY"),
+                Reason::NoAllowMatched => ids("ALLOW").is_empty() && ids("DENY").is_empty(),
+                _ => true,
+            };
+            same &= match engine.reason {
+                Reason::AllowedBy
+                | Reason::DeniedBy
+                | Reason::NoAllowPolicy
+                | Reason::NoAllowMatched => sorted(&engine.audit) == ids("AUDIT"),
+                _ => true,
+            };
+            if same {
+                return Ok(());
+            }
+            Err(format!("full   {full:?}\nengine {engine:?}"))
+        },
+    );
 }

@@ -48,6 +48,7 @@ pub(crate) fn explain(
         }
     };
     destination(&mut told, snapshot, &located);
+    let request = &*crate::facts::peer::seen(located.resolved.target, request);
     let paths = match decide::paths(snapshot, request, located.dialect) {
         Ok(paths) => paths,
         Err(why) => {
