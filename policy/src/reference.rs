@@ -20,7 +20,7 @@ use crate::facts::Facts;
 use crate::model::{Dialect, Role, Rule};
 use crate::request::{Request, Target};
 use crate::snapshot::Snapshot;
-use crate::worker;
+use crate::worker::Worker;
 
 /// Both verdicts of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,8 +114,8 @@ impl Reference {
     #[must_use]
     pub fn decide(&self, request: &Request) -> Option<Answer> {
         let snapshot = &self.snapshot;
-        let located =
-            worker::with(0, false, |worker| decide::locate(snapshot, worker, request)).ok()?;
+        // A worker of its own: this thread's would remember slices of another snapshot.
+        let located = decide::locate(snapshot, &mut Worker::default(), request).ok()?;
         let request = &*crate::facts::peer::seen(located.resolved.target, request);
         let paths = decide::paths(snapshot, request, located.dialect).ok()?;
         let mut answer: Option<Answer> = None;
