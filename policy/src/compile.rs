@@ -60,6 +60,13 @@ impl Compiler {
                 ))
             }
         };
+        let named: std::collections::HashSet<&str> = documents
+            .base
+            .iter()
+            .chain(proposed_sources(documents))
+            .map(|source| source.file.as_ref())
+            .collect();
+        self.files.retain(|file, _| named.contains(file.as_ref()));
         let revision = revision(&documents.base, None, settings);
         self.snapshot(&base, settings, revision, candidate)
     }
@@ -149,27 +156,65 @@ impl Compiler {
             self.policies.clear();
             self.mesh = Some(mesh.clone());
         }
+        let key = |resource: &Arc<Resource>| Arc::as_ptr(resource) as usize;
+        let new: Vec<&Arc<Resource>> = resources
+            .iter()
+            .filter(|r| !self.policies.contains_key(&key(r)))
+            .collect();
+        for (resource, entry) in lower_all(&new, mesh) {
+            self.policies.insert(key(resource), entry);
+        }
         let mut known = FxHashMap::default();
         let mut lowered = Vec::new();
         for resource in resources {
-            let key = Arc::as_ptr(resource) as usize;
-            let entry = match self.policies.remove(&key) {
-                Some(entry) => entry,
-                None => match Policy::of(resource, mesh) {
-                    Some(policy) => {
-                        let refused = validate(&policy);
-                        (Arc::new(policy), refused)
-                    }
-                    None => continue,
-                },
+            let Some(entry) = self.policies.remove(&key(resource)) else {
+                continue;
             };
             diagnostics.extend(entry.1.iter().cloned());
             lowered.push(Arc::clone(&entry.0));
-            known.insert(key, entry);
+            known.insert(key(resource), entry);
         }
         self.policies = known;
         lowered
     }
+}
+
+type Lowered<'r> = (&'r Arc<Resource>, (Arc<Policy>, Vec<Diagnostic>));
+
+/// Below this many policies a second thread costs more than it saves.
+const WORTH_A_THREAD: usize = 100;
+
+/// Lowers and validates, on every processor where it is worth it: validation is most of the time that
+/// compiling takes.
+fn lower_all<'r>(resources: &[&'r Arc<Resource>], mesh: &Mesh) -> Vec<Lowered<'r>> {
+    let one = |resource: &'r Arc<Resource>| {
+        let policy = Policy::of(resource, mesh)?;
+        let refused = validate(&policy);
+        Some((resource, (Arc::new(policy), refused)))
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    if threads == 1 || resources.len() < WORTH_A_THREAD {
+        return resources.iter().filter_map(|r| one(r)).collect();
+    }
+    let share = resources.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = resources
+            .chunks(share)
+            .map(|part| {
+                let work = move || part.iter().filter_map(|r| one(r)).collect::<Vec<_>>();
+                (part, scope.spawn(work))
+            })
+            .collect();
+        workers
+            .into_iter()
+            // A thread that could not finish leaves its part to this one.
+            .flat_map(|(part, worker)| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| part.iter().filter_map(|r| one(r)).collect())
+            })
+            .collect()
+    })
 }
 
 /// True for what Istio's schema or webhook refuses in a policy that can be read all the same; what
