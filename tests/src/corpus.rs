@@ -172,9 +172,27 @@ pub struct PathCase {
     pub status: u16,
 }
 
+/// One `when` entry against one request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ConditionCase {
+    /// `when[].key`.
+    pub key: String,
+    /// The only entry of `when[].values`.
+    pub value: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// Path as sent.
+    pub path: String,
+    /// Dynamic metadata by filter.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, Value>,
+    /// Whether Envoy let it pass.
+    pub allow: bool,
+}
+
 fn file(name: &str) -> Result<String> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("corpora/real-envoy")
+        .join("corpora")
         .join(name);
     std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
@@ -194,7 +212,7 @@ fn lines<T: DeserializeOwned>(name: &str) -> Result<Vec<T>> {
 /// # Errors
 /// The file is missing or not of the expected form.
 pub fn cases() -> Result<Vec<Case>> {
-    lines("cases.jsonl")
+    lines("real-envoy/cases.jsonl")
 }
 
 /// Every set that makes Envoy abort.
@@ -202,7 +220,15 @@ pub fn cases() -> Result<Vec<Case>> {
 /// # Errors
 /// The file is missing or not of the expected form.
 pub fn aborts() -> Result<Vec<Abort>> {
-    lines("aborts-envoy.jsonl")
+    lines("real-envoy/aborts-envoy.jsonl")
+}
+
+/// Every condition that was measured beside the policy sets.
+///
+/// # Errors
+/// The file is missing or not of the expected form.
+pub fn conditions() -> Result<Vec<ConditionCase>> {
+    lines("measured/conditions.jsonl")
 }
 
 /// Every path.
@@ -210,7 +236,7 @@ pub fn aborts() -> Result<Vec<Abort>> {
 /// # Errors
 /// The file is missing or not of the expected form.
 pub fn paths() -> Result<Vec<PathCase>> {
-    serde_json::from_str(&file("paths.json")?).context("paths.json")
+    serde_json::from_str(&file("real-envoy/paths.json")?).context("paths.json")
 }
 
 impl Case {

@@ -15,7 +15,7 @@ use portcullis_policy::decision::Decision;
 use portcullis_policy::path;
 use portcullis_policy::resource::PathNormalization;
 use portcullis_policy::settings::Settings;
-use portcullis_tests::naive::{self, Shadow};
+use portcullis_tests::naive::{self, Facts, Http, Shadow, World};
 use portcullis_tests::{convert, corpus};
 
 /// Everything that Envoy tells of one request.
@@ -244,5 +244,41 @@ fn paths_reach_rules_as_envoy_normalised_them() {
             .ok()
             .map(|path| path::without_query(&path).to_owned());
         assert_eq!(seen, case.out, "{} {}", case.mode, case.raw);
+    }
+}
+
+#[test]
+fn conditions_hold_where_envoy_let_pass() {
+    let cases = corpus::conditions().unwrap();
+    assert_eq!(cases.len(), 42, "the corpus is whole");
+    let template = corpus::cases().unwrap().swap_remove(0).world();
+    for case in cases {
+        let policy = serde_json::json!({
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"namespace": "foo", "name": "p"},
+            "spec": {"rules": [{"when": [{"key": case.key, "values": [case.value]}]}]},
+        });
+        let world = World {
+            policies: vec![policy],
+            ..template.clone()
+        };
+        let facts = Facts {
+            http: Some(Http {
+                method: "GET".to_owned(),
+                host: "example.com".to_owned(),
+                path: case.path.clone(),
+                headers: case.headers.clone(),
+            }),
+            metadata: case.metadata.clone(),
+            ..Facts::default()
+        };
+        let naive = naive::evaluate(&world, &facts).enforced.allow;
+        let documents = convert::documents(&convert::manifests(&world));
+        let snapshot = Arc::new(compile(&documents, &convert::settings(&world.mesh)).unwrap());
+        let engine = snapshot
+            .decide(&convert::request(&world, &facts))
+            .is_allow();
+        assert_eq!((naive, engine), (case.allow, case.allow), "{case:?}");
     }
 }
