@@ -1,5 +1,6 @@
 //! A decision told to a person: what applied, in order, what matched or failed, field by field.
 
+mod steps;
 mod story;
 
 use serde::Serialize;

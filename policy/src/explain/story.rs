@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{AlternativeReport, ClauseReport, Explanation, Outcome, RuleReport};
+use super::{AlternativeReport, ClauseReport, Explanation, Outcome, RuleReport, steps};
 use crate::decide::{self, Located};
 use crate::decision::{Decision, Reason};
 use crate::facts::{Facts, IdentityView};
 use crate::lower::Dropped;
 use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule};
-use crate::request::{PathForm, Request};
-use crate::resource::{Action, MtlsMode};
+use crate::request::Request;
+use crate::resource::Action;
 use crate::snapshot::Snapshot;
 use crate::user::UserPolicy;
 use crate::worker::{Answer, Worker};
@@ -76,7 +76,6 @@ pub(crate) fn explain(
     let (path, view) = deciding_reading(snapshot, &located, request, &paths, &views);
     if let (Some(path), Some(http)) = (&path, &request.http)
         && **path != http.path
-        && request.path_form == PathForm::Raw
     {
         told.normalised_path = Some(path.to_string());
     }
@@ -86,9 +85,16 @@ pub(crate) fn explain(
         path,
         decide::view(request, &located, view),
     );
-    layers(&mut told, &located, request, &facts);
-    let user = user_reports(snapshot, worker, &located, &facts);
-    told.rules = rules(snapshot, &located, &facts, user, &told.decision, all);
+    let mut reports: Vec<RuleReport> = located
+        .slice
+        .rules
+        .iter()
+        .map(|r| report(r, &facts))
+        .collect();
+    reports.extend(user_reports(snapshot, worker, &located, &facts));
+    reports.extend(dropped(snapshot, &located));
+    steps::layers(&mut told, &located, request, &facts, &reports);
+    told.rules = rules(reports, &told.decision, all);
     told
 }
 
@@ -154,110 +160,69 @@ fn deciding_reading<'r>(
     first
 }
 
-fn layers(told: &mut Explanation, located: &Located, request: &Request, facts: &Facts<'_>) {
-    let slice = &located.slice;
-    let mut say = |s: String| told.steps.push(s);
-    let (mode, rule) = slice.mtls(request.destination.port);
-    let by = rule
-        .filter(|r| !r.id.name.is_empty())
-        .map_or_else(String::new, |r| format!(" by {}", r.id));
-    let has = if facts.peer_certificate() {
-        "an identity"
-    } else {
-        "no identity"
-    };
-    say(match mode {
-        MtlsMode::Strict => format!("peer authentication is STRICT{by}: the peer has {has}"),
-        MtlsMode::Disable => "peer authentication is DISABLE: no identity can be seen".to_owned(),
-        MtlsMode::Permissive | MtlsMode::Unset => {
-            format!("peer authentication is PERMISSIVE: the peer has {has}")
-        }
-    });
-    if let Some(tokens) = &slice.tokens {
-        let state = match (&request.jwt, facts.view.unverified_token) {
-            (Some(_), _) => "the proxy verified one",
-            (None, true) => "one is there and nobody verified it",
-            (None, false) => "none is there",
-        };
-        say(format!(
-            "tokens are looked for by {}: {state}",
-            tokens.policies().join(", ")
-        ));
-    }
-    let count = |role: fn(&Role) -> bool| {
-        let of_role: Vec<_> = slice
-            .rules
-            .iter()
-            .filter(|r| role(&r.role) && !r.dry_run && !r.never)
-            .collect();
-        let matched = of_role.iter().filter(|r| facts.rule(r)).count();
-        (of_role.len(), matched)
-    };
-    type IsRole = fn(&Role) -> bool;
-    let roles: [(&str, IsRole); 3] = [
-        ("CUSTOM", |r| matches!(r, Role::Custom(_))),
-        ("AUDIT", |r| matches!(r, Role::Audit)),
-        ("DENY", |r| matches!(r, Role::Deny)),
-    ];
-    for (word, role) in roles {
-        let (all, matched) = count(role);
-        if all > 0 {
-            say(format!("{word}: {matched} of {} matched", counted(all)));
-        }
-    }
-    if slice.has_allow {
-        let (all, matched) = count(|r| matches!(r, Role::Allow));
-        say(format!("ALLOW: {matched} of {} matched", counted(all)));
-    } else {
-        say("ALLOW: no policy selects the workload, so what is not denied is allowed".to_owned());
-    }
-}
-
-fn counted(rules: usize) -> String {
-    if rules == 1 {
-        "1 rule".to_owned()
-    } else {
-        format!("{rules} rules")
-    }
-}
-
-fn rules(
-    snapshot: &Snapshot,
-    located: &Located,
-    facts: &Facts<'_>,
-    user: Vec<RuleReport>,
-    decision: &Decision,
-    all: bool,
-) -> Vec<RuleReport> {
-    let slice = &located.slice;
-    let mut reports: Vec<RuleReport> = slice.rules.iter().map(|r| report(r, facts)).collect();
-    reports.extend(user);
-    reports.extend(dropped(snapshot, located));
+/// The reports that told, or all of them, in an order worth reading.
+fn rules(mut reports: Vec<RuleReport>, decision: &Decision, all: bool) -> Vec<RuleReport> {
     let rank = |r: &RuleReport| match r.action.as_str() {
         "CUSTOM" => 0,
         "DENY" | "forbid" => 1,
         "ALLOW" | "permit" => 2,
         _ => 3,
     };
-    let miss = |r: &RuleReport| match r.outcome {
-        Outcome::Matched => 0,
-        Outcome::Failed => r.failed_clauses.max(1),
-        Outcome::NotApplicable => usize::MAX,
-    };
     if all {
         reports.sort_by_key(|r| (rank(r), miss(r)));
         return reports;
     }
-    if decision.reason == Reason::NoAllowMatched {
-        // Why not: the nearest rules that would have allowed.
-        reports.retain(|r| matches!(r.action.as_str(), "ALLOW" | "permit") && !r.dry_run);
-        reports.sort_by_key(miss);
-        reports.truncate(NEAREST);
-        return reports;
+    // On trial, a rule that matched tells why the verdict would change.
+    let on_trial = |r: &RuleReport| r.dry_run && r.outcome == Outcome::Matched;
+    match decision.reason {
+        Reason::MtlsRequired | Reason::TokenUnverified => Vec::new(),
+        Reason::NoAllowMatched | Reason::RemoteAddressUnknown if decision.policies.is_empty() => {
+            // Why not: the nearest rules that would have allowed, and those that fell away.
+            reports.retain(|r| {
+                on_trial(r) || (matches!(r.action.as_str(), "ALLOW" | "permit") && !r.dry_run)
+            });
+            reports.sort_by_key(miss);
+            let (mut near, mut far): (Vec<_>, Vec<_>) = reports
+                .into_iter()
+                .partition(|r| r.outcome != Outcome::NotApplicable && !r.dry_run);
+            near.truncate(NEAREST);
+            far.truncate(NEAREST);
+            near.append(&mut far);
+            near
+        }
+        reason => {
+            let last = match reason {
+                Reason::CustomProviderUnavailable => 0,
+                Reason::DeniedBy => 1,
+                _ => 3,
+            };
+            let reached = |r: &RuleReport| rank(r) <= last || rank(r) == 3 || r.dry_run;
+            reports.retain(|r| r.outcome == Outcome::Matched && reached(r));
+            reports.sort_by_key(rank);
+            reports
+        }
     }
-    reports.retain(|r| r.outcome == Outcome::Matched);
-    reports.sort_by_key(rank);
-    reports
+}
+
+/// How far a rule is from matching. Of rules with as many failed clauses that one is nearer whose
+/// operation matched: the request was meant for it, and the peer was not.
+fn miss(report: &RuleReport) -> (usize, usize) {
+    let failed = match report.outcome {
+        Outcome::Matched => 0,
+        Outcome::Failed if steps::is_empty_policy(report) => usize::MAX - 1,
+        Outcome::Failed => report.failed_clauses.max(1),
+        Outcome::NotApplicable => usize::MAX,
+    };
+    (failed, fewest_failed(&report.to))
+}
+
+/// Failed clauses of the best alternative; an alternative that can never hold counts as one.
+fn fewest_failed(list: &[AlternativeReport]) -> usize {
+    let failed = |a: &AlternativeReport| {
+        let clauses = a.clauses.iter().filter(|c| !c.passed).count();
+        clauses.max(usize::from(!a.passed))
+    };
+    list.iter().map(failed).min().unwrap_or(0)
 }
 
 fn report(rule: &Rule, facts: &Facts<'_>) -> RuleReport {
@@ -316,19 +281,9 @@ fn report(rule: &Rule, facts: &Facts<'_>) -> RuleReport {
             clauses,
         }
     });
-    let failed = |list: &[AlternativeReport]| {
-        let best = |a: &AlternativeReport| {
-            a.clauses
-                .iter()
-                .filter(|c| !c.passed)
-                .count()
-                .max(usize::from(!a.passed))
-        };
-        list.iter().map(best).min().unwrap_or(0)
-    };
-    let failed_clauses = failed(&from)
-        .saturating_add(failed(&to))
-        .saturating_add(failed(when.as_slice()))
+    let failed_clauses = fewest_failed(&from)
+        .saturating_add(fewest_failed(&to))
+        .saturating_add(fewest_failed(when.as_slice()))
         .saturating_add(usize::from(rule.never));
     RuleReport {
         id: rule.id.to_string(),
@@ -346,7 +301,7 @@ fn report(rule: &Rule, facts: &Facts<'_>) -> RuleReport {
             {
                 "ztunnel skips a match that has nothing it can see".to_owned()
             }
-            _ => "the policy has no rules and matches nothing".to_owned(),
+            _ => steps::NO_RULES.to_owned(),
         }),
         from,
         to,
