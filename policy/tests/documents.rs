@@ -7,8 +7,14 @@
     reason = "a test that cannot go on must stop"
 )]
 
+#[path = "documents/hostile.rs"]
+mod hostile;
+#[path = "documents/pages.rs"]
+mod pages;
 #[path = "documents/parity.rs"]
 mod parity;
+#[path = "documents/tables.rs"]
+mod tables;
 
 use std::path::PathBuf;
 

@@ -132,9 +132,17 @@ fn token_width(line: &str, column: usize) -> usize {
         }
         Some('[' | '{' | '-' | '|' | '>') => 1,
         Some(_) => {
-            1 + chars
-                .take_while(|c| !matches!(c, ':' | ',' | ']' | '}' | ' '))
-                .count()
+            // A colon ends a key, not an address.
+            let mut chars = chars.peekable();
+            let mut width = 1;
+            while let Some(c) = chars.next() {
+                let ends_key = c == ':' && chars.peek().is_none_or(|next| *next == ' ');
+                if ends_key || matches!(c, ',' | ']' | '}' | ' ') {
+                    break;
+                }
+                width += 1;
+            }
+            width
         }
     };
     width.max(1)
@@ -199,6 +207,7 @@ mod tests {
             ("a: 'x y'", 3, 5),
             ("key: value", 0, 3),
             ("- [a, bc]", 6, 2),
+            ("uri: https://a:1/b", 5, 13),
             ("a: \"open", 3, 5),
             ("a", 5, 1),
         ] {

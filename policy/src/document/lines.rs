@@ -52,21 +52,6 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Columns in front of the first line with text after `line`: the indentation of a block.
-    pub(crate) fn indent_after(&self, line: u32) -> u32 {
-        // A block's first lines may be blank, though hardly this many.
-        for number in line.saturating_add(1)..line.saturating_add(64) {
-            let Some(text) = self.line(number) else {
-                return 0;
-            };
-            let indent = text.bytes().take_while(|b| *b == b' ').count();
-            if indent < text.len() {
-                return u32::try_from(indent).unwrap_or(0);
-            }
-        }
-        0
-    }
-
     /// True when the white space in front of the line has a tab.
     pub(crate) fn indented_by_tab(&self, line: u32) -> bool {
         self.line(line).is_some_and(|text| {

@@ -31,9 +31,10 @@ impl Mark {
 pub enum Style {
     /// Plain, quoted or folded: lines of the text are not lines of the file.
     Inline,
-    /// A literal block (`|`): its first line is the one after the mark's, its text indented by
-    /// `indent` columns.
+    /// A literal block (`|`): line by line a part of the file.
     Literal {
+        /// Line of the file that the text's first line is.
+        line: u32,
         /// Columns in front of the text.
         indent: u32,
     },

@@ -22,7 +22,6 @@ pub(super) fn parse(
     let mut builder = Builder {
         file,
         limits,
-        lines: Lines::new(text),
         documents: Vec::new(),
         stack: Vec::new(),
         anchors: FxHashMap::default(),
@@ -33,7 +32,9 @@ pub(super) fn parse(
     for event in Parser::new_from_str(text) {
         match event {
             Ok((event, span)) => builder.event(event, span).map_err(|d| vec![*d])?,
-            Err(error) => return Err(vec![builder.syntax_error(&error)]),
+            Err(error) => {
+                return Err(vec![builder.syntax_error(&error, &Lines::new(text))]);
+            }
         }
     }
     if builder.duplicates.is_empty() {
@@ -76,7 +77,6 @@ enum Key {
 struct Builder<'a> {
     file: &'a Arc<str>,
     limits: &'a Limits,
-    lines: Lines<'a>,
     documents: Vec<Node>,
     stack: Vec<Open>,
     /// Finished anchored nodes of this document, with their weight.
@@ -336,15 +336,13 @@ impl Builder<'_> {
         let kind = tag.map(tag_name);
         match kind.as_deref() {
             None if style == ScalarStyle::Plain => Ok(scalar::resolve(&text)),
-            None | Some("!" | "str") => Ok(Value::String(
-                text,
-                match style {
-                    ScalarStyle::Literal => Style::Literal {
-                        indent: self.lines.indent_after(at.line),
-                    },
+            None | Some("!" | "str") => {
+                let style = match style {
+                    ScalarStyle::Literal => literal(&text, at),
                     _ => Style::Inline,
-                },
-            )),
+                };
+                Ok(Value::String(text, style))
+            }
             Some("null") => Ok(Value::Null),
             Some("bool") => scalar::boolean(&text)
                 .map(|value| Value::Bool(value, text.as_str().into()))
@@ -386,14 +384,14 @@ impl Builder<'_> {
         }
     }
 
-    fn syntax_error(&self, error: &ScanError) -> Diagnostic {
-        let at = self.lines.clamp(mark(*error.marker()));
+    fn syntax_error(&self, error: &ScanError, lines: &Lines<'_>) -> Diagnostic {
+        let at = lines.clamp(mark(*error.marker()));
         let info = error.info();
         let (message, hint): (String, &str) = if info.contains("recursion limit") {
             return code::TOO_DEEP
                 .at(at.in_file(self.file), "brackets are nested too deep")
                 .with_hint("no Kubernetes object nests this deep: look for a bracket gone wrong");
-        } else if info.contains("tab") || self.lines.indented_by_tab(at.line) {
+        } else if info.contains("tab") || lines.indented_by_tab(at.line) {
             (
                 "a tab where YAML wants spaces".to_owned(),
                 "indent with spaces, never with tabs",
@@ -403,6 +401,12 @@ impl Builder<'_> {
         {
             (
                 "a quoted string is never closed".to_owned(),
+                "add the closing quote",
+            )
+        } else if info.contains("indentation in quoted scalar") {
+            (
+                "a quoted string is not closed on its line, and the next line is not indented"
+                    .to_owned(),
                 "add the closing quote",
             )
         } else if info.contains("unknown anchor") {
@@ -425,7 +429,7 @@ impl Builder<'_> {
         } else if info.contains("expected ',' or") || info.contains("flow construct") {
             (
                 "a `[` or `{` is not closed, or a comma is missing".to_owned(),
-                "close the bracket",
+                "close the bracket; quote a value that holds `[`, `]`, `{`, `}` or `,`",
             )
         } else if info.contains("simple key")
             || info.contains("expected key")
@@ -445,6 +449,16 @@ impl Builder<'_> {
         code::SYNTAX
             .at(at.in_file(self.file), message)
             .with_hint(hint)
+    }
+}
+
+/// The parser's mark of a block stands at its first character that is not blank.
+fn literal(text: &str, at: Mark) -> Style {
+    let blank = text.bytes().take_while(|b| *b == b'\n').count();
+    let blank = u32::try_from(blank).unwrap_or(u32::MAX);
+    Style::Literal {
+        line: at.line.saturating_sub(blank),
+        indent: at.column.saturating_sub(1),
     }
 }
 

@@ -257,18 +257,22 @@ fn check_target(target: &TargetRef, node: &Node, path: &Path<'_>, reader: &mut R
     let known = ALLOWED.contains(&(target.group.as_str(), target.kind.as_str()));
     if !target.kind.is_empty() && !known {
         let hint = match ALLOWED.iter().find(|(_, kind)| *kind == target.kind) {
+            Some(("", kind)) => format!("`{kind}` is of the core group: remove `group`"),
             Some((group, kind)) => format!("`{kind}` is of group `{group}`"),
             None => "a target is a `Service`, a `ServiceEntry` of `networking.istio.io`, or a `Gateway` or `GatewayClass` of `gateway.networking.k8s.io`".to_owned(),
         };
+        let kind = Excerpt(&target.kind);
         reader.report(
             &code::TARGET_KIND,
             reader.location(at("kind")),
             &path.key("kind"),
-            format!(
-                "a policy cannot target kind `{}` of group `{}`",
-                Excerpt(&target.kind),
-                Excerpt(&target.group)
-            ),
+            match target.group.as_str() {
+                "" => format!("a policy cannot target kind `{kind}` of the core group"),
+                group => format!(
+                    "a policy cannot target kind `{kind}` of group `{}`",
+                    Excerpt(group)
+                ),
+            },
             hint,
         );
     }

@@ -181,13 +181,15 @@ fn rules(
 }
 
 fn rule(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<RuleSpec> {
-    if null_entry(
-        node,
-        path,
-        "a rule",
-        "`{}` is the rule that matches everything",
-        reader,
-    ) {
+    // Unlike other wrong types it has a faithful form: istiod skips it.
+    if node.is_null() {
+        reader.report(
+            &code::NULL_ENTRY,
+            reader.location(node.at),
+            path,
+            "a rule is null",
+            "`{}` is the rule that matches everything",
+        );
         return None;
     }
     let mut rule = RuleSpec {
@@ -256,9 +258,8 @@ fn alternatives<T>(
     for (index, node) in nodes.iter().enumerate() {
         let path = path.index(index);
         let at = reader.location(node.at);
-        let what = format!("an entry of `{outer}`");
-        let hint = format!("write `- {inner}:` with what it matches");
-        if null_entry(node, &path, &what, &hint, reader) {
+        // Reported as an entry without its one field.
+        if node.is_null() {
             found.push(Located { value: None, at });
             continue;
         }
@@ -387,13 +388,8 @@ fn conditions(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Vec<Cond
             values: Vec::new(),
             not_values: Vec::new(),
         };
-        if null_entry(
-            node,
-            &path,
-            "a condition",
-            "write `- key:` with `values`",
-            reader,
-        ) {
+        // Reported as a condition without a key.
+        if node.is_null() {
             conditions.push(condition);
             continue;
         }
@@ -413,25 +409,4 @@ fn conditions(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Vec<Cond
         conditions.push(condition);
     }
     conditions
-}
-
-/// Reports a null where an entry should be. Unlike other wrong types it has a faithful form: istiod
-/// skips it.
-fn null_entry(
-    node: &Node,
-    path: &Path<'_>,
-    what: &str,
-    hint: &str,
-    reader: &mut Reader<'_>,
-) -> bool {
-    if node.is_null() {
-        reader.report(
-            &code::NULL_ENTRY,
-            reader.location(node.at),
-            path,
-            format!("{what} is null"),
-            hint,
-        );
-    }
-    node.is_null()
 }

@@ -90,8 +90,8 @@ impl Inner {
     fn shifted(&self, mark: Mark) -> Mark {
         match self.style {
             Style::Inline => self.at,
-            Style::Literal { indent } => Mark {
-                line: self.at.line.saturating_add(mark.line),
+            Style::Literal { line, indent } => Mark {
+                line: line.saturating_add(mark.line).saturating_sub(1),
                 column: indent.saturating_add(mark.column),
             },
         }

@@ -47,6 +47,7 @@ impl fmt::Display for Path<'_> {
             Path::Key(parent, key) => {
                 parent.fmt(f)?;
                 let plain = !key.is_empty()
+                    && key.len() <= 80
                     && key
                         .bytes()
                         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));

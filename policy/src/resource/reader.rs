@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         self.unreadable = true;
         if node.is_null() {
             self.report(
-                &code::NULL_ENTRY,
+                &code::WRONG_TYPE,
                 self.location(node.at),
                 path,
                 format!("expected {expected}, found null"),
@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         if port.is_none() {
             self.unreadable = true;
             self.report(
-                &code::OUT_OF_BOUNDS,
+                &code::WRONG_TYPE,
                 self.location(node.at),
                 path,
                 format!("`{}` is not a port", Excerpt(text)),

@@ -11,7 +11,7 @@ use crate::resource::{
     Action, AuthorizationPolicy, ConditionMatch, Located, OperationMatch, RuleSpec, SourceMatch,
     Values,
 };
-use crate::text::Cidr;
+use crate::text::{Cidr, InvalidCidr};
 
 /// Most service accounts of one list.
 const MOST_ACCOUNTS: usize = 16;
@@ -260,15 +260,16 @@ fn address(value: &Located<String>, path: &Path<'_>, reader: &mut Reader<'_>) ->
         return false;
     }
     if let Err(error) = Cidr::parse(&value.value) {
+        let message = match &error {
+            InvalidCidr::Address(text) => format!("`{}` is not an address", Excerpt(text)),
+            _ => format!("`{}` is not a block: {error}", Excerpt(&value.value)),
+        };
         reader.report(
             &code::BAD_ADDRESS,
             value.at.clone(),
             path,
-            format!(
-                "`{}` is not an address or block: {error}",
-                Excerpt(&value.value)
-            ),
-            "write an address such as `10.1.2.3`, or a block such as `10.1.0.0/16`",
+            message,
+            "write an address such as `10.1.2.3`, or a block such as `10.1.0.0/16`: no port, no leading zeros",
         );
         return false;
     }
