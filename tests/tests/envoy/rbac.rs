@@ -22,7 +22,11 @@ use serde_json::{Value, json};
 use crate::setting::{Front, Identities, PORTCULLIS, envoy};
 
 /// Sets in an ordinary run; `PORTCULLIS_RBAC_SETS` asks for more, up to all of them.
-const SETS: usize = 24;
+const SETS: usize = 60;
+
+/// What is sent over TCP: longer than the head of a TLS record, which Envoy waits for where it has to tell TLS from
+/// plain text (15 seconds, then it goes on).
+const LINE: &str = "what a client says first\n";
 
 /// The two sides, and the second octet of the addresses that their listeners stand on. Another run of these tests
 /// on this machine has other octets.
@@ -108,6 +112,16 @@ fn names(request: &CaseRequest) -> Names {
         dns: source.dns_sans.clone(),
         common_name: common_name.map(str::to_owned),
     }
+}
+
+/// Envoy hands this path over in a form that normalising again would change (`/a/..;/b`). Whoever stands behind Envoy
+/// may do so; ours decides both forms and allows only where both are allowed.
+fn twice_normalised(request: &CaseRequest) -> bool {
+    let seen = request
+        .request
+        .as_ref()
+        .and_then(|http| http.path_seen.as_deref());
+    seen.is_some_and(|path| path.contains("/..;") || path.contains("/.;"))
 }
 
 /// One set on the stage.
@@ -231,8 +245,8 @@ impl<'a> Stage<'a> {
         client.sni = request.sni.clone();
         client.source = Some(moved_address(&request.source.ip, 0));
         let Some(http) = &request.request else {
-            let echoed = client.echo("ping")?;
-            return Ok((u16::from(echoed == "ping"), String::new()));
+            let echoed = client.echo(LINE)?;
+            return Ok((u16::from(echoed == LINE), String::new()));
         };
         let mut exchange = Exchange::get(&http.path)
             .method(&http.method)
@@ -266,7 +280,7 @@ impl<'a> Stage<'a> {
                 (Ok((theirs, _)), Ok((ours, reason))) => {
                     compared += 1;
                     allowed += usize::from(theirs == 200 || theirs == 1);
-                    if theirs != ours {
+                    if theirs != ours && !(ours == 403 && twice_normalised(request)) {
                         let set = &self.set.id;
                         writeln!(
                             differences,
