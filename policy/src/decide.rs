@@ -466,7 +466,7 @@ fn custom(snapshot: &Snapshot, name: &str) -> Custom {
         .extension_providers
         .iter()
         .find(|p| p.name == name);
-    if !known.is_some_and(|p| p.ext_authz) {
+    if !known.is_some_and(|p| p.ext_authz.is_some()) {
         return Custom::Unavailable;
     }
     match snapshot.custom_provider(name) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::diagnostic::Location;
 use crate::mesh::Mesh;
 use crate::model::{Dialect, Role, Rule, RuleId};
-use crate::resource::{Action, AuthorizationPolicy, RuleSpec};
+use crate::resource::{Action, AuthorizationPolicy, ExtAuthz, RuleSpec};
 
 pub use envoy::fact;
 
@@ -51,12 +51,13 @@ pub fn authorization_policy(
     // enforced DENY filter before the provider's, or nowhere if the provider is unknown.
     let custom_trial = policy.action == Action::Custom && policy.dry_run == Some(true);
     let provider = policy.provider.as_ref().map_or("", |p| p.value.as_str());
-    if custom_trial
-        && !mesh
-            .extension_providers
-            .iter()
-            .any(|p| p.ext_authz && p.name == provider)
-    {
+    let asked = mesh
+        .extension_providers
+        .iter()
+        .find(|p| p.name == provider)
+        .and_then(|p| p.ext_authz);
+    let http_only = dialect == Dialect::Tcp && asked == Some(ExtAuthz::Http);
+    if policy.action == Action::Custom && (http_only || (custom_trial && asked.is_none())) {
         return Lowered::default();
     }
     let role = match policy.action {

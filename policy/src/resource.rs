@@ -296,13 +296,22 @@ pub enum PathNormalization {
     DecodeAndMergeSlashes,
 }
 
-/// An `extensionProviders` entry of MeshConfig that can serve CUSTOM.
+/// How a CUSTOM provider is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExtAuthz {
+    /// `envoyExtAuthzGrpc`: HTTP and TCP.
+    Grpc,
+    /// `envoyExtAuthzHttp`: HTTP alone; on TCP its CUSTOM policies do nothing.
+    Http,
+}
+
+/// An `extensionProviders` entry of MeshConfig.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionProvider {
     /// `name`.
     pub name: String,
-    /// True for envoyExtAuthzGrpc and envoyExtAuthzHttp.
-    pub ext_authz: bool,
+    /// How it is asked; `None`: it cannot serve CUSTOM.
+    pub ext_authz: Option<ExtAuthz>,
 }
 
 /// The part of MeshConfig that policy depends on. `None` where it says nothing.

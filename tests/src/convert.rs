@@ -8,7 +8,7 @@ use portcullis_policy::request::{
     Destination, Headers, Http, Identity, IdentityKind, PathForm, RemoteAddress, Request, Source,
     Target,
 };
-use portcullis_policy::resource::{ExtensionProvider, MeshConfig, PathNormalization};
+use portcullis_policy::resource::{ExtAuthz, ExtensionProvider, MeshConfig, PathNormalization};
 use portcullis_policy::settings::Settings;
 use serde_json::{Value, json};
 
@@ -88,7 +88,7 @@ pub fn settings(mesh: &naive::Mesh) -> Settings {
                     .iter()
                     .map(|name| ExtensionProvider {
                         name: name.clone(),
-                        ext_authz: true,
+                        ext_authz: Some(ExtAuthz::Grpc),
                     })
                     .collect(),
             ),

@@ -2,7 +2,7 @@
 
 use portcullis_policy::diagnostic::Location;
 use portcullis_policy::document::{Node, Value};
-use portcullis_policy::resource::{ExtensionProvider, MeshConfig, PathNormalization};
+use portcullis_policy::resource::{ExtAuthz, ExtensionProvider, MeshConfig, PathNormalization};
 
 use super::read::Reader;
 
@@ -91,8 +91,10 @@ fn provider(reader: &mut Reader, node: &Node) -> ExtensionProvider {
     };
     ExtensionProvider {
         name: name.to_owned(),
-        ext_authz: fields
-            .iter()
-            .any(|(name, _)| matches!(*name, "envoyExtAuthzGrpc" | "envoyExtAuthzHttp")),
+        ext_authz: fields.iter().find_map(|(name, _)| match *name {
+            "envoyExtAuthzGrpc" => Some(ExtAuthz::Grpc),
+            "envoyExtAuthzHttp" => Some(ExtAuthz::Http),
+            _ => None,
+        }),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn check(resources: &[Arc<Resource>], found: &mut Vec<Diagnostic>) {
         }
         let provider = providers.iter().find(|p| p.name == name.value);
         let message = match provider {
-            Some(provider) if provider.ext_authz => continue,
+            Some(provider) if provider.ext_authz.is_some() => continue,
             Some(_) => format!(
                 "provider `{}` is no external authorizer",
                 Excerpt(&name.value)

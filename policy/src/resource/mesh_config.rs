@@ -5,7 +5,7 @@
 
 use super::path::Path;
 use super::reader::{Reader, nearest};
-use super::{ExtensionProvider, MeshConfig, Metadata, PathNormalization};
+use super::{ExtAuthz, ExtensionProvider, MeshConfig, Metadata, PathNormalization};
 use crate::diagnostic::{Diagnostic, code};
 use crate::document::{Entry, Excerpt, Mark, Node, Style, Value, parse_text};
 
@@ -264,7 +264,7 @@ fn providers(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Vec<Exten
         };
         let mut provider = ExtensionProvider {
             name: String::new(),
-            ext_authz: false,
+            ext_authz: None,
         };
         for entry in entries {
             match entry.key.as_str() {
@@ -273,10 +273,12 @@ fn providers(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Vec<Exten
                         provider.name = name.value;
                     }
                 }
-                "envoyExtAuthzHttp"
-                | "envoy_ext_authz_http"
-                | "envoyExtAuthzGrpc"
-                | "envoy_ext_authz_grpc" => provider.ext_authz = true,
+                "envoyExtAuthzHttp" | "envoy_ext_authz_http" => {
+                    provider.ext_authz = Some(ExtAuthz::Http);
+                }
+                "envoyExtAuthzGrpc" | "envoy_ext_authz_grpc" => {
+                    provider.ext_authz = Some(ExtAuthz::Grpc);
+                }
                 _ => known_or_report(entry, &path, keys::PROVIDER, reader),
             }
         }
