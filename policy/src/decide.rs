@@ -466,7 +466,7 @@ fn custom(snapshot: &Snapshot, name: &str) -> Custom {
         .extension_providers
         .iter()
         .find(|p| p.name == name);
-    if !known.is_some_and(|p| p.ext_authz.is_some()) {
+    if known.is_none_or(|p| p.ext_authz.is_none()) {
         return Custom::Unavailable;
     }
     match snapshot.custom_provider(name) {

@@ -4,7 +4,7 @@
 //! selects. Conditions: one `when` each for `from`, `to` and `when`.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cedar_policy_core::pst::{
     ActionConstraint, BinaryOp, Clause as PstClause, Effect, EntityOrSlot, EntityType, EntityUID,
@@ -150,11 +150,17 @@ fn build(
     conditions: Vec<Expr>,
     annotations: BTreeMap<String, SmolStr>,
 ) -> Result<StaticPolicy, PstConstructionError> {
+    let (action_type, attachment_type) = types()?;
+    let uid = |ty: &EntityType, id: &str| EntityUID {
+        ty: ty.clone(),
+        eid: SmolStr::from(id),
+    };
     let action = match action {
-        Some(id) => ActionConstraint::Eq(uid("Action", id)?),
+        Some(id) => ActionConstraint::Eq(uid(action_type, id)),
         None => ActionConstraint::Any,
     };
-    let resource = ResourceConstraint::In(EntityOrSlot::Entity(uid("Attachment", attachment)?));
+    let attachment = EntityOrSlot::Entity(uid(attachment_type, attachment));
+    let resource = ResourceConstraint::In(attachment);
     let template = Template::new(
         PolicyID(SmolStr::from(id)),
         effect,
@@ -167,11 +173,16 @@ fn build(
     Ok(StaticPolicy::try_from(template)?)
 }
 
-fn uid(ty: &str, id: &str) -> Result<EntityUID, PstConstructionError> {
-    Ok(EntityUID {
-        ty: EntityType::from_name(Name::unqualified(ty)?),
-        eid: SmolStr::from(id),
-    })
+/// Types of the entities in scopes. Cedar checks each name by a regular expression, which would cost
+/// more than the rest of a policy.
+static TYPES: LazyLock<Result<(EntityType, EntityType), PstConstructionError>> =
+    LazyLock::new(|| {
+        let named = |name| Name::unqualified(name).map(EntityType::from_name);
+        Ok((named("Action")?, named("Attachment")?))
+    });
+
+fn types() -> Result<&'static (EntityType, EntityType), PstConstructionError> {
+    TYPES.as_ref().map_err(Clone::clone)
 }
 
 /// The conditions of a rule, ANDed: what decides once the scope is known to hold.
