@@ -10,7 +10,7 @@ use crate::cedar::context::Uids;
 use crate::cedar::{emit, schema};
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
-use crate::inventory::Inventory;
+use crate::inventory::{self, Inventory};
 use crate::lint::lint;
 use crate::mesh::Mesh;
 use crate::model::{Dialect, Rule};
@@ -110,7 +110,17 @@ impl Compiler {
         diagnostics.extend(notes);
         let mut trust_domains = mesh.trust_domain_aliases.clone();
         trust_domains.push(mesh.trust_domain.clone());
-        diagnostics.extend(lint(&resources, &mesh.root_namespace, &trust_domains));
+        // What the configuration declares is there as well as what the documents do.
+        let declared = settings.workloads.iter().map(inventory::declared);
+        let own = settings.mesh.extension_providers.is_some();
+        let own = own.then(|| Arc::new(Resource::MeshConfig(settings.mesh.clone())));
+        let all: Vec<_> = resources
+            .iter()
+            .cloned()
+            .chain(declared)
+            .chain(own)
+            .collect();
+        diagnostics.extend(lint(&all, &mesh.root_namespace, &trust_domains));
         let policies = self.lower(&resources, &mesh, &mut diagnostics);
         let mut user_policies = Vec::new();
         for resource in &resources {

@@ -177,7 +177,7 @@ fn identified(workloads: &[Arc<Resource>]) -> impl Iterator<Item = (WorkloadId, 
         })
 }
 
-fn declared(workload: &DeclaredWorkload) -> Arc<Resource> {
+pub(crate) fn declared(workload: &DeclaredWorkload) -> Arc<Resource> {
     // Destructured whole, so that a new field cannot be forgotten here.
     let DeclaredWorkload {
         namespace,

@@ -15,6 +15,8 @@ mod pages;
 mod parity;
 #[path = "documents/tables.rs"]
 mod tables;
+#[path = "documents/together.rs"]
+mod together;
 
 use std::path::PathBuf;
 
