@@ -30,6 +30,10 @@ pub(super) fn check(
         let Some(identity) = identity(policy) else {
             continue;
         };
+        // Where nothing is said of mTLS, a rule that errs to the closed side needs no word.
+        if !identity.opens && !modes.any {
+            continue;
+        }
         let how = if mode == MtlsMode::Disable {
             "mTLS is disabled for these workloads, so no client has an identity"
         } else {

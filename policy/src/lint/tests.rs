@@ -127,10 +127,16 @@ fn identities_need_mtls() {
         "{POLICY}spec:\n  rules: [{{from: [{{source: {{principals: [td1/ns/foo/sa/web]}}}}]}}]\n"
     );
     let deny = allow.replace("spec:\n", "spec:\n  action: DENY\n");
-    assert_eq!(codes(&allow), [("PC0510", 5)]);
+    assert_eq!(codes(&allow), []);
+    assert_eq!(codes(&deny), [("PC0510", 6)]);
     assert_eq!(codes(&format!("{allow}{STRICT}")), []);
     assert_eq!(codes(&format!("{deny}{STRICT}")), []);
     let permissive = STRICT.replace("STRICT", "PERMISSIVE");
+    let found = linted(&format!("{allow}{permissive}"));
+    assert!(
+        found[0].2.ends_with("this rule does not let them in"),
+        "{found:?}"
+    );
     let found = linted(&format!("{deny}{permissive}"));
     assert!(
         found[0].2.ends_with("this rule does not stop them"),
