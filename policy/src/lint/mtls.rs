@@ -87,7 +87,9 @@ fn identity(policy: &AuthorizationPolicy) -> Option<Identity> {
                 }
                 let opens = match policy.action {
                     Action::Allow => field.is_negated(),
-                    Action::Deny => !field.is_negated(),
+                    // "All but these" also denies those without identity, as it should.
+                    Action::Deny if field.is_negated() => continue,
+                    Action::Deny => true,
                     Action::Audit | Action::Custom => return None,
                 };
                 let identity = Identity {
