@@ -141,6 +141,31 @@ fn decide(c: &mut Criterion) {
     }
 }
 
+/// The same number of decisions on one thread, and shared by two.
+fn threads(c: &mut Criterion) {
+    const DECISIONS: usize = 2_000;
+    let snapshot = snapshot(100, 5, false);
+    let request = request();
+    let mut group = c.benchmark_group("2,000 decisions");
+    group.sample_size(20);
+    for threads in [1, 2] {
+        group.bench_function(BenchmarkId::new("threads", threads), |b| {
+            b.iter(|| {
+                std::thread::scope(|scope| {
+                    for _ in 0..threads {
+                        scope.spawn(|| {
+                            for _ in 0..DECISIONS / threads {
+                                black_box(snapshot.decide(black_box(&request)));
+                            }
+                        });
+                    }
+                });
+            });
+        });
+    }
+    group.finish();
+}
+
 fn compile_sets(c: &mut Criterion) {
     let mut group = c.benchmark_group("compile");
     group.sample_size(10);
@@ -168,5 +193,5 @@ fn compile_sets(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decide, compile_sets);
+criterion_group!(benches, decide, threads, compile_sets);
 criterion_main!(benches);

@@ -58,7 +58,8 @@ pub fn locate(
         let Some(Some(first)) = slices.next() else {
             return false;
         };
-        slices.all(|s| s.is_some_and(|s| Arc::ptr_eq(&s, &first)))
+        // User policies can read the destination's own name and labels, which differ.
+        first.user.is_empty() && slices.all(|s| s.is_some_and(|s| Arc::ptr_eq(&s, &first)))
     })?;
     let candidate = Candidate {
         workload: resolved.workload,

@@ -233,7 +233,7 @@ impl<'r> Facts<'r> {
     pub fn header(&self, name: &str) -> Vec<Cow<'_, str>> {
         match self.http.as_ref().map(|http| header::values(http, name)) {
             Some(header::Values::Known(values)) => values,
-            Some(header::Values::Joined(value)) => vec![Cow::Borrowed(value)],
+            Some(header::Values::Joined(value)) => vec![value],
             None => Vec::new(),
         }
     }

@@ -86,7 +86,7 @@ impl<'a> Stated<'a> {
         if *peer == SocketPeer::Pipe && text.starts_with(['/', '@']) {
             return Ok(Some(RemoteAddress::None));
         }
-        parse(name, text).map(|address| Some(RemoteAddress::Known(address)))
+        parse(name, text).map(|address| Some(RemoteAddress::Known(address.to_canonical())))
     }
 
     pub(super) fn direct_address(&self) -> Result<Option<IpAddr>, Invalid> {

@@ -356,8 +356,21 @@ fn binary(op: BinaryOp, left: Expr, right: Expr) -> Expr {
     }
 }
 
+/// Longest chain of one operator. Cedar walks trees by recursion, so a chain as long as a list in a
+/// manifest could exhaust a thread's stack; chains of chains stay shallow.
+const LONGEST_RUN: usize = 32;
+
 /// `None` for an empty list.
-fn join(op: BinaryOp, list: Vec<Expr>) -> Option<Expr> {
+fn join(op: BinaryOp, mut list: Vec<Expr>) -> Option<Expr> {
+    while list.len() > LONGEST_RUN {
+        let mut runs = Vec::with_capacity(list.len().div_ceil(LONGEST_RUN));
+        let mut rest = list.into_iter().peekable();
+        while rest.peek().is_some() {
+            let run = rest.by_ref().take(LONGEST_RUN);
+            runs.extend(run.reduce(|left, right| binary(op, left, right)));
+        }
+        list = runs;
+    }
     list.into_iter()
         .reduce(|left, right| binary(op, left, right))
 }

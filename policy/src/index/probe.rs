@@ -25,7 +25,7 @@ pub struct Probes {
     host: Lengths,
     sni: Lengths,
     headers: FxHashMap<Arc<str>, Vec<u32>>,
-    claims: FxHashMap<u64, Vec<Arc<str>>>,
+    claims: FxHashMap<Vec<Arc<str>>, u64>,
     request_principal: bool,
     /// Rules filed under client addresses: all of them possibly match where it is not known.
     remote: Vec<u32>,
@@ -103,7 +103,8 @@ impl Probes {
 
     /// Notes the path of a claim that rules are filed under.
     pub fn file_claim(&mut self, hash: u64, path: &[Arc<str>]) {
-        self.claims.entry(hash).or_insert_with(|| path.to_vec());
+        // By path: two paths with one hash must both be looked at.
+        self.claims.insert(path.to_vec(), hash);
     }
 
     fn lengths(&mut self, field: TextField<'_>) -> Option<&mut Lengths> {
@@ -148,7 +149,7 @@ impl Probes {
             }
         }
         if let Some(payload) = &facts.request.jwt {
-            for (hash, path) in &self.claims {
+            for (path, hash) in &self.claims {
                 for text in facts.claim(path) {
                     found(Key::Claim(*hash, text).hash());
                 }

@@ -23,6 +23,15 @@ use crate::resource::CedarFile;
 #[must_use]
 pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
+    if let Some(offset) = too_deep(&file.text) {
+        let message = "the policy is nested too deep, or its chain of operators is too long";
+        let hint = "split it into several policies";
+        let at = location(file, offset);
+        return (
+            Vec::new(),
+            vec![code::CEDAR_SYNTAX.at(at, message).with_hint(hint)],
+        );
+    }
     let set = match parser::parse_policyset(&file.text) {
         Ok(set) => set,
         Err(errors) => {
@@ -63,6 +72,42 @@ pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Dia
         }
     }
     (policies, diagnostics)
+}
+
+/// Where the text goes beyond what Cedar's recursive parser and evaluator can walk on the stack of any
+/// thread. Brackets nest; operators and member accesses chain until the policy ends.
+fn too_deep(text: &str) -> Option<usize> {
+    const DEEPEST: usize = 40;
+    const LONGEST: usize = 250;
+    let (mut depth, mut chain) = (0usize, 0usize);
+    let (mut quoted, mut escaped, mut comment) = (false, false, false);
+    for (at, c) in text.char_indices() {
+        if comment {
+            comment = c != '\n';
+            continue;
+        }
+        if quoted {
+            (quoted, escaped) = (escaped || c != '"', !escaped && c == '\\');
+            continue;
+        }
+        match c {
+            '"' => quoted = true,
+            '/' => comment = text.get(at..).is_some_and(|t| t.starts_with("//")),
+            '(' | '[' | '{' => depth = depth.saturating_add(1),
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            ';' => (depth, chain) = (0, 0),
+            '&' | '|' | '.' | '!' | '-' | '+' | '*' | '?' => chain = chain.saturating_add(1),
+            // `if … then … else` nests without brackets.
+            'i' if text.get(at..).is_some_and(|t| t.starts_with("if ")) => {
+                depth = depth.saturating_add(1);
+            }
+            _ => {}
+        }
+        if depth > DEEPEST || chain > LONGEST {
+            return Some(at);
+        }
+    }
+    None
 }
 
 fn location(file: &CedarFile, offset: usize) -> Location {
@@ -107,7 +152,7 @@ impl Reader<'_> {
             let message = "a template cannot be used: it has slots that nothing fills";
             return Err(vec![code::CEDAR_TEMPLATE.at(at, message)]);
         }
-        let mut errors = Vec::new();
+        let mut errors = self.annotations();
         let name = self.annotation("id").map_or_else(
             || format!("{}:policy{}", file_stem(&self.file.file), self.index),
             str::to_owned,
@@ -175,6 +220,28 @@ impl Reader<'_> {
             selector,
         };
         Ok((policy, warnings))
+    }
+
+    /// A misspelt annotation would widen the policy or put it in force, so it is refused.
+    fn annotations(&self) -> Vec<Diagnostic> {
+        const KNOWN: [&str; 4] = ["id", "namespace", "selector", "dry_run"];
+        let mut errors = Vec::new();
+        for (key, value) in self.template.annotations() {
+            let key: &str = key.as_ref();
+            let near = KNOWN
+                .iter()
+                .find(|known| key != **known && strsim::damerau_levenshtein(key, known) <= 2);
+            if let (false, Some(near)) = (KNOWN.contains(&key), near) {
+                let message = format!("`@{key}` is no annotation of Portcullis");
+                let hint = format!("write `@{near}`");
+                errors.push(code::CEDAR_SCOPE.at(self.at(), message).with_hint(hint));
+            }
+            if key == "dry_run" && !matches!(value.val.as_str(), "true" | "false") {
+                let message = format!("`@dry_run(\"{}\")` is neither true nor false", value.val);
+                errors.push(code::CEDAR_SCOPE.at(self.at(), message));
+            }
+        }
+        errors
     }
 
     /// `app=web,version=v1`.
@@ -341,4 +408,60 @@ fn matcher(set: FactSet, text: &str) -> Result<Matcher, String> {
 fn file_stem(file: &str) -> &str {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     name.strip_suffix(".cedar").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
+        let file = CedarFile {
+            file: Arc::from("p.cedar"),
+            text: Arc::from(text),
+            namespace: None,
+        };
+        read(&file, "istio-system")
+    }
+
+    fn refused(text: &str, words: &str) {
+        let (policies, diagnostics) = read_text(text);
+        assert!(policies.is_empty(), "{text}");
+        assert!(
+            diagnostics.iter().any(|d| d.message.contains(words)),
+            "{diagnostics:?}"
+        );
+    }
+
+    const SCOPE: &str = "@selector(\"app=web\") permit(principal, action, resource)";
+
+    #[test]
+    fn refuses_what_would_exhaust_a_stack() {
+        let parens = format!(
+            "{SCOPE} when {{ {}true{} }};",
+            "(".repeat(300),
+            ")".repeat(300)
+        );
+        refused(&parens, "nested too deep");
+        refused(
+            &format!("{SCOPE} when {{ true{} }};", " && true".repeat(5000)),
+            "nested too deep",
+        );
+        // A comment neither nests nor opens a text.
+        let comment = format!("// {} \"\n{SCOPE};", "(".repeat(300));
+        assert_eq!(read_text(&comment).0.len(), 1);
+    }
+
+    #[test]
+    fn refuses_a_misspelt_annotation() {
+        refused(
+            "@slector(\"app=web\") permit(principal, action, resource);",
+            "no annotation",
+        );
+        refused(
+            &format!("@dry_run(\"yes\") {SCOPE};"),
+            "neither true nor false",
+        );
+        let other = format!("@owner(\"team-a\") {SCOPE};");
+        assert_eq!(read_text(&other).0.len(), 1);
+    }
 }
