@@ -86,7 +86,8 @@ impl<'a> Stated<'a> {
         if *peer == SocketPeer::Pipe && text.starts_with(['/', '@']) {
             return Ok(Some(RemoteAddress::None));
         }
-        parse(name, text).map(|address| Some(RemoteAddress::Known(address.to_canonical())))
+        // Not unmapped: Envoy compares `::ffff:a.b.c.d` as the IPv6 address that it is.
+        parse(name, text).map(|address| Some(RemoteAddress::Known(address)))
     }
 
     pub(super) fn direct_address(&self) -> Result<Option<IpAddr>, Invalid> {
