@@ -29,12 +29,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("portcullis-policies", &[]),
     ("portcullis-policy", &["portcullis-policies"]),
     ("portcullis-authz", &["portcullis-policy"]),
+    ("portcullis-ca", &[]),
     (
         "portcullis",
         &[
             "portcullis-policies",
             "portcullis-policy",
             "portcullis-authz",
+            "portcullis-ca",
         ],
     ),
     (
@@ -43,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-policies",
             "portcullis-policy",
             "portcullis-authz",
+            "portcullis-ca",
             "portcullis",
         ],
     ),

@@ -1,0 +1,21 @@
+//! The certificate authority: SPIFFE identities that rotate by themselves.
+//!
+//! ```text
+//! caller -> selectors -> registry: entries -> issuing: profile, journal, sign, conform -> SVID
+//!                                              authorities -> bundle
+//! ```
+//!
+//! [`identities`] is the seam: the Workload API and SDS stand before it and know no entry, authority
+//! or table; what issues stands behind it and knows no socket.
+
+pub mod bundle;
+pub mod caller;
+pub mod clock;
+pub mod delivery;
+mod der;
+pub mod entry;
+pub mod identities;
+pub mod proto;
+pub mod selector;
+pub mod spiffe_id;
+pub mod trust_domain;
