@@ -1,14 +1,15 @@
 //! Envoy's ext_authz in front of the policy engine: the only crate of ours that knows Envoy.
 //!
 //! ```text
-//! CheckRequest -> facts -> policy::request::Request -> Snapshot::decide -> Decision -> CheckResponse
+//! CheckRequest -> facts -> policy::request::Request -> check -> Answer -> CheckResponse
 //! ```
 //!
 //! [`check_request`] reads Envoy's request from protobuf JSON, [`facts`] turns it into the engine's,
-//! [`decide`] asks the engine, [`respond`] turns the decision into Envoy's answer: the command line
-//! and the server share these. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
+//! [`check`] decides it (every listener does so there, and nowhere else), [`respond`] turns the answer
+//! into Envoy's; [`decide`] is the way of the command line. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
 //! up to date, [`service`] speaks gRPC, and [`server`] wires them together.
 
+pub mod check;
 pub mod check_request;
 pub mod client;
 pub mod decide;

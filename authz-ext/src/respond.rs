@@ -8,8 +8,10 @@ use envoy_types::ext_authz::v3::pb::{
 };
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
 use envoy_types::pb::google::rpc::Status;
-use portcullis_policy::decision::{Decision, DryRun, Verdict};
+use portcullis_policy::decision::{Decision, DryRun, Reason, Verdict};
 use tonic::Code;
+
+use crate::check::{Answer, HeaderChange};
 
 /// Headers that only we or the proxy may state; a client's own never reach the upstream.
 const RESERVED: [&str; 8] = [
@@ -45,26 +47,80 @@ pub struct Options {
     pub denied_body: DeniedBody,
     /// Adds `x-portcullis-decision`, `-reason` and `-policy`, for client and upstream.
     pub debug_headers: bool,
+    /// Status of a denial as `token_missing`: 401 asks the client for a token, the default is 403.
+    pub missing_token_status: Option<u16>,
+}
+
+impl Options {
+    /// HTTP status of a denial: 401 where a credential is at fault, else 403.
+    #[must_use]
+    pub fn status(&self, reason: Reason) -> u16 {
+        match (reason, self.missing_token_status) {
+            (Reason::TokenMissing, Some(status)) => status,
+            _ => reason.http_status().unwrap_or(403),
+        }
+    }
+
+    /// Content type and text of a denial's body; `None` for none.
+    #[must_use]
+    pub fn body(&self, decision: &Decision) -> Option<(&'static str, String)> {
+        match &self.denied_body {
+            DeniedBody::Empty => None,
+            DeniedBody::Text(text) => Some(("text/plain; charset=utf-8", text.clone())),
+            DeniedBody::Decision => Some((
+                "application/json",
+                serde_json::to_string(decision).unwrap_or_default() + "\n",
+            )),
+        }
+    }
+}
+
+/// Headers of a denial for the client, beside those of debugging: a 401 has a challenge.
+#[must_use]
+pub fn denied_headers(answer: &Answer, status: u16) -> Vec<(&str, &str)> {
+    let stated = answer.denied_headers.iter();
+    let mut headers: Vec<(&str, &str)> = stated
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    if status == 401 && !headers.iter().any(|(name, _)| *name == "www-authenticate") {
+        headers.push(("www-authenticate", "Bearer"));
+    }
+    headers
+}
+
+/// `x-portcullis-decision`, `-reason` and `-policy`: for development, since they tell of policies.
+#[must_use]
+pub fn debug_headers(decision: &Decision) -> Vec<(&'static str, &str)> {
+    let mut headers = vec![
+        (DECISION, verdict(decision.decision)),
+        (REASON, decision.reason.as_str()),
+    ];
+    if let Some(policy) = decision.policies.first() {
+        headers.push((POLICY, policy));
+    }
+    headers
 }
 
 /// The answer to Envoy. Never an `error_response`: that would be subject to `failure_mode_allow`.
 #[must_use]
-pub fn respond(decision: &Decision, options: &Options) -> CheckResponse {
+pub fn respond(answer: &Answer, options: &Options) -> CheckResponse {
+    let decision = &answer.decision;
     let debug = if options.debug_headers {
-        debug_headers(decision)
+        let headers = debug_headers(decision).into_iter();
+        headers.map(|(name, value)| header(name, value)).collect()
     } else {
         Vec::new()
     };
     let (code, http_response) = match decision.decision {
-        Verdict::Allow => (Code::Ok, HttpResponse::OkResponse(ok(debug))),
+        Verdict::Allow => (Code::Ok, HttpResponse::OkResponse(ok(answer, debug))),
         Verdict::Deny => {
-            let status = decision.reason.http_status().unwrap_or(403);
+            let status = options.status(decision.reason);
             let code = if status == 401 {
                 Code::Unauthenticated
             } else {
                 Code::PermissionDenied
             };
-            let denied = denied(decision, status, debug, &options.denied_body);
+            let denied = denied(answer, status, debug, options);
             (code, HttpResponse::DeniedResponse(denied))
         }
     };
@@ -82,42 +138,38 @@ pub fn respond(decision: &Decision, options: &Options) -> CheckResponse {
     }
 }
 
-fn ok(debug: Vec<HeaderValueOption>) -> OkHttpResponse {
-    // Envoy removes after it adds: a header of ours that overwrites must not be on the list.
-    let added = |name: &&&str| {
-        debug.iter().any(|option| {
-            option
-                .header
-                .as_ref()
-                .is_some_and(|header| header.key == **name)
-        })
-    };
-    let removed = RESERVED.iter().filter(|name| !added(name));
+fn ok(answer: &Answer, debug: Vec<HeaderValueOption>) -> OkHttpResponse {
+    let mut headers = debug.clone();
+    let mut removed = Vec::new();
+    for change in &answer.request_headers {
+        match change {
+            HeaderChange::Set { name, value } => headers.push(header(name, value)),
+            HeaderChange::Remove { name } => removed.push(name.clone()),
+        }
+    }
+    removed.extend(RESERVED.map(str::to_owned));
+    // Envoy removes after it adds: a header that is set must not be on the list.
+    removed.retain(|name| {
+        let set = headers.iter().filter_map(|option| option.header.as_ref());
+        !set.into_iter().any(|header| header.key == *name)
+    });
     OkHttpResponse {
-        headers_to_remove: removed.map(|name| (*name).to_owned()).collect(),
-        response_headers_to_add: debug.clone(),
-        headers: debug,
+        headers_to_remove: removed,
+        response_headers_to_add: debug,
+        headers,
         ..OkHttpResponse::default()
     }
 }
 
 fn denied(
-    decision: &Decision,
+    answer: &Answer,
     status: u16,
     mut headers: Vec<HeaderValueOption>,
-    body: &DeniedBody,
+    options: &Options,
 ) -> DeniedHttpResponse {
-    if status == 401 {
-        headers.push(header("www-authenticate", "Bearer"));
-    }
-    let (content_type, body) = match body {
-        DeniedBody::Empty => ("", String::new()),
-        DeniedBody::Text(text) => ("text/plain; charset=utf-8", text.clone()),
-        DeniedBody::Decision => (
-            "application/json",
-            serde_json::to_string(decision).unwrap_or_default() + "\n",
-        ),
-    };
+    let stated = denied_headers(answer, status).into_iter();
+    headers.extend(stated.map(|(name, value)| header(name, value)));
+    let (content_type, body) = options.body(&answer.decision).unwrap_or_default();
     if !body.is_empty() {
         headers.push(header("content-type", content_type));
     }
@@ -128,17 +180,6 @@ fn denied(
         headers,
         body,
     }
-}
-
-fn debug_headers(decision: &Decision) -> Vec<HeaderValueOption> {
-    let mut headers = vec![
-        header(DECISION, verdict(decision.decision)),
-        header(REASON, decision.reason.as_str()),
-    ];
-    if let Some(policy) = decision.policies.first() {
-        headers.push(header(POLICY, policy));
-    }
-    headers
 }
 
 fn header(name: &str, value: &str) -> HeaderValueOption {
@@ -241,7 +282,7 @@ fn value(kind: Kind) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_policy::decision::{Reason, Shadow};
+    use portcullis_policy::decision::Shadow;
 
     use super::*;
 
@@ -250,6 +291,10 @@ mod tests {
             policies: vec!["foo/a#rule[0]".to_owned()],
             ..Decision::closed(reason, "r1")
         }
+    }
+
+    fn answer(reason: Reason) -> Answer {
+        decision(reason).into()
     }
 
     fn names(headers: &[HeaderValueOption]) -> Vec<(&str, &str)> {
@@ -275,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_allow_is_ok_and_strips_forged_headers() {
-        let response = respond(&decision(Reason::AllowedBy), &Options::default());
+        let response = respond(&answer(Reason::AllowedBy), &Options::default());
         assert_eq!(response.status.as_ref().unwrap().code, 0);
         let ok = ok_response(response);
         assert_eq!(ok.headers_to_remove, RESERVED);
@@ -284,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_denial_is_403_without_body_or_headers() {
-        let response = respond(&decision(Reason::DeniedBy), &Options::default());
+        let response = respond(&answer(Reason::DeniedBy), &Options::default());
         assert_eq!(response.status.as_ref().unwrap().code, 7);
         assert_eq!(response.status.as_ref().unwrap().message, "denied_by");
         let denied = denied_response(response);
@@ -295,12 +340,55 @@ mod tests {
     #[test]
     fn a_token_at_fault_is_401_with_a_challenge() {
         for reason in [Reason::TokenUnverified, Reason::TokenInvalid] {
-            let response = respond(&decision(reason), &Options::default());
+            let response = respond(&answer(reason), &Options::default());
             assert_eq!(response.status.as_ref().unwrap().code, 16);
             let denied = denied_response(response);
             assert_eq!(denied.status.unwrap().code, 401);
             assert_eq!(names(&denied.headers), [("www-authenticate", "Bearer")]);
         }
+    }
+
+    #[test]
+    fn a_missing_token_is_403_unless_told_otherwise() {
+        let asked = |options: &Options| {
+            let denied = denied_response(respond(&answer(Reason::TokenMissing), options));
+            (denied.status.unwrap().code, denied.headers.len())
+        };
+        assert_eq!(asked(&Options::default()), (403, 0));
+        let options = Options {
+            missing_token_status: Some(401),
+            ..Options::default()
+        };
+        assert_eq!(asked(&options), (401, 1));
+    }
+
+    #[test]
+    fn changes_reach_the_request_and_a_stated_challenge_the_client() {
+        let mut answer = answer(Reason::AllowedBy);
+        answer.request_headers = vec![
+            HeaderChange::Set {
+                name: "x-claim".to_owned(),
+                value: "a".to_owned(),
+            },
+            HeaderChange::Remove {
+                name: "authorization".to_owned(),
+            },
+        ];
+        let ok = ok_response(respond(&answer, &Options::default()));
+        assert_eq!(names(&ok.headers), [("x-claim", "a")]);
+        assert_eq!(ok.headers_to_remove[0], "authorization");
+        assert_eq!(ok.headers_to_remove[1..], RESERVED);
+
+        let challenge = ("www-authenticate".to_owned(), "Bearer realm=a".to_owned());
+        let invalid = Answer {
+            denied_headers: vec![challenge],
+            ..decision(Reason::TokenInvalid).into()
+        };
+        let denied = denied_response(respond(&invalid, &Options::default()));
+        assert_eq!(
+            names(&denied.headers),
+            [("www-authenticate", "Bearer realm=a")]
+        );
     }
 
     #[test]
@@ -314,7 +402,7 @@ mod tests {
             ("x-portcullis-reason", "allowed_by"),
             ("x-portcullis-policy", "foo/a#rule[0]"),
         ];
-        let ok = ok_response(respond(&decision(Reason::AllowedBy), &options));
+        let ok = ok_response(respond(&answer(Reason::AllowedBy), &options));
         assert_eq!(names(&ok.headers), headers);
         assert_eq!(names(&ok.response_headers_to_add), headers);
         assert_eq!(ok.headers_to_remove, &RESERVED[3..]);
@@ -322,11 +410,11 @@ mod tests {
         assert!(ok.headers.iter().all(|h| h.append_action == overwrite));
 
         // Without a policy to name, a client's own x-portcullis-policy must still go.
-        let none = Decision::closed(Reason::NoAllowPolicy, "r1");
+        let none = Decision::closed(Reason::NoAllowPolicy, "r1").into();
         let ok = ok_response(respond(&none, &options));
         assert!(ok.headers_to_remove.contains(&POLICY.to_owned()));
 
-        let denied = denied_response(respond(&decision(Reason::DeniedBy), &options));
+        let denied = denied_response(respond(&answer(Reason::DeniedBy), &options));
         assert_eq!(
             names(&denied.headers)[1],
             ("x-portcullis-reason", "denied_by")
@@ -339,7 +427,7 @@ mod tests {
             denied_body: DeniedBody::Text("no".to_owned()),
             ..Options::default()
         };
-        let denied = denied_response(respond(&decision(Reason::DeniedBy), &text));
+        let denied = denied_response(respond(&answer(Reason::DeniedBy), &text));
         assert_eq!(denied.body, "no");
         assert_eq!(
             names(&denied.headers),
@@ -349,7 +437,7 @@ mod tests {
             denied_body: DeniedBody::Decision,
             ..Options::default()
         };
-        let denied = denied_response(respond(&decision(Reason::DeniedBy), &json));
+        let denied = denied_response(respond(&answer(Reason::DeniedBy), &json));
         let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
         assert_eq!(body["reason"], "denied_by");
     }
@@ -371,7 +459,7 @@ mod tests {
             ..decision(Reason::AllowedBy)
         };
         for decision in [decision, Decision::closed(Reason::NoSnapshot, "")] {
-            let response = respond(&decision, &Options::default());
+            let response = respond(&decision.clone().into(), &Options::default());
             let fields = response.dynamic_metadata.unwrap().fields;
             assert_eq!(fields.len(), 1);
             let sent = json(fields["portcullis"].clone());

@@ -14,6 +14,7 @@ use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::check::Checker;
 use crate::descriptor::FILE_DESCRIPTOR_SET;
 use crate::endpoint::Endpoint;
 use crate::incoming::Incoming;
@@ -232,8 +233,7 @@ fn router(live: &Live, options: &ListenerOptions) -> Result<Router, ServeError> 
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let authorization = AuthorizationService::new(
-        options.name.clone(),
-        live.clone(),
+        Checker::new(options.name.clone(), live.clone()),
         options.facts,
         options.respond.clone(),
         options.max_message_bytes,

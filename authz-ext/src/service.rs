@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
-use portcullis_policy::decision::{Decision, Reason};
+use portcullis_policy::decision::Reason;
 use prost::Message as _;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
@@ -17,9 +17,8 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use crate::decide::decide;
-use crate::live::Live;
-use crate::{facts, respond};
+use crate::check::{Checker, Refusal};
+use crate::{decide, facts, respond};
 
 /// Full name of the gRPC service.
 pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
@@ -34,28 +33,24 @@ pub struct AuthorizationService {
 
 #[derive(Debug)]
 struct Inner {
-    listener: String,
-    live: Live,
+    checker: Checker,
     facts: facts::Options,
     respond: respond::Options,
     max_message_bytes: usize,
 }
 
 impl AuthorizationService {
-    /// A service named `listener` in logs, which answers from what `live` holds and reads messages
-    /// of at most `max_message_bytes`.
+    /// A service that decides by `checker` and reads messages of at most `max_message_bytes`.
     #[must_use]
     pub fn new(
-        listener: impl Into<String>,
-        live: Live,
+        checker: Checker,
         facts: facts::Options,
         respond: respond::Options,
         max_message_bytes: usize,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                listener: listener.into(),
-                live,
+                checker,
                 facts,
                 respond,
                 max_message_bytes,
@@ -65,25 +60,18 @@ impl AuthorizationService {
 }
 
 impl Inner {
-    fn check(&self, received: Received, metadata: &MetadataMap) -> CheckResponse {
-        let decision = match (self.live.snapshot(), received.0) {
-            (None, _) => Decision::closed(Reason::NoSnapshot, ""),
-            (Some(snapshot), Ok(check)) => decide(&snapshot, check, metadata, &self.facts),
-            (Some(snapshot), Err(error)) => {
-                tracing::warn!(listener = self.listener, %error, "request denied: not a CheckRequest");
-                Decision::closed(Reason::InvalidRequest, snapshot.revision())
-            }
-        };
-        tracing::debug!(
-            listener = self.listener,
-            allow = decision.is_allow(),
-            reason = decision.reason.as_str(),
-            policies = ?decision.policies,
-            audit = ?decision.audit,
-            snapshot = decision.snapshot,
-            "decided"
-        );
-        respond::respond(&decision, &self.respond)
+    async fn check(&self, received: Received, metadata: &MetadataMap) -> CheckResponse {
+        let answer = self
+            .checker
+            .check(|snapshot| match received.0 {
+                Ok(check) => decide::request(snapshot, check, metadata, &self.facts),
+                Err(error) => Err(Refusal::new(
+                    Reason::InvalidRequest,
+                    format!("not a `CheckRequest`: {error}"),
+                )),
+            })
+            .await;
+        respond::respond(&answer, &self.respond)
     }
 }
 
@@ -117,18 +105,17 @@ where
     }
 }
 
-/// The method. A decision takes microseconds and waits for nothing, so it runs where the request
-/// was read.
+/// The method. A decision takes microseconds, so it runs where the request was read.
 struct Check(Arc<Inner>);
 
 impl UnaryService<Received> for Check {
     type Response = CheckResponse;
-    type Future = std::future::Ready<Result<Response<CheckResponse>, Status>>;
+    type Future = BoxFuture<Response<CheckResponse>, Status>;
 
     fn call(&mut self, request: Request<Received>) -> Self::Future {
         let (metadata, _, received) = request.into_parts();
-        let response = self.0.check(received, &metadata);
-        std::future::ready(Ok(Response::new(response)))
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move { Ok(Response::new(inner.check(received, &metadata).await)) })
     }
 }
 

@@ -4,6 +4,7 @@
 //! nearest one, and every mistake of the file is reported at once.
 
 mod keys;
+mod listener;
 mod mesh;
 mod read;
 
@@ -46,6 +47,8 @@ pub struct Listener {
     pub body: DeniedBody,
     /// Answers carry `x-portcullis-*` headers.
     pub debug_headers: bool,
+    /// Status of a denial for want of a token, where it is not 403.
+    pub missing_token_status: Option<u16>,
 }
 
 impl Default for Listener {
@@ -57,6 +60,7 @@ impl Default for Listener {
             target: None,
             body: DeniedBody::Empty,
             debug_headers: false,
+            missing_token_status: None,
         }
     }
 }

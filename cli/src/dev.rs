@@ -163,6 +163,7 @@ fn options(address: SocketAddr, served: &Served) -> ServeOptions {
     listener.respond = respond::Options {
         denied_body: DeniedBody::Decision,
         debug_headers: true,
+        ..respond::Options::default()
     };
     ServeOptions {
         listeners: vec![listener],

@@ -97,6 +97,7 @@ fn listener(entry: &Listener, config: &Config) -> ListenerOptions {
     options.respond = respond::Options {
         denied_body: entry.body.clone(),
         debug_headers: entry.debug_headers,
+        missing_token_status: entry.missing_token_status,
     };
     if let Some(bytes) = config.message_bytes {
         options.max_message_bytes = bytes;

@@ -85,6 +85,12 @@ pub const KEYS: &[Key] = &[
         "Whether answers carry `x-portcullis-*` headers with decision, reason and policy. For development",
     ),
     key(
+        "listeners[].missing_token_status",
+        "`401` or `403`",
+        "`403`",
+        "Status of a denial because a policy needs a token and there is none. 401 asks the client for one",
+    ),
+    key(
         "mesh",
         "mapping",
         "empty",

@@ -5,13 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use portcullis_authz::endpoint::Endpoint;
-use portcullis_authz::respond::DeniedBody;
-use portcullis_policy::request::{PathForm, Target};
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
 use super::keys::KEYS;
-use super::{Config, Listener, mesh};
+use super::{Config, listener, mesh};
 use crate::args::LogFormat;
 use portcullis_policy::document::{Mark, Node, Value};
 
@@ -66,7 +63,7 @@ impl Reader {
                         .collect();
                 }
                 "listeners" => {
-                    config.listeners = self.listeners(node, folder);
+                    config.listeners = listener::read(self, node, folder);
                 }
                 "mesh" => config.mesh = mesh::read(self, node, file),
                 "workloads" => {
@@ -101,95 +98,6 @@ impl Reader {
             }
         }
         config
-    }
-
-    fn listeners(&mut self, node: &Node, folder: &Path) -> Vec<Listener> {
-        let items = self.items(node);
-        if items.is_empty() && node.value != Value::Null {
-            self.mistake(
-                node.at,
-                "no listener; name one, or leave `listeners` out".to_owned(),
-            );
-        }
-        let mut listeners: Vec<Listener> = Vec::new();
-        for item in items {
-            let mistakes = self.mistakes.len();
-            let listener = self.listener(item, folder);
-            // One that is wrong itself is not held against the others.
-            if self.mistakes.len() > mistakes {
-                continue;
-            }
-            if listeners
-                .iter()
-                .any(|other| other.endpoint == listener.endpoint)
-            {
-                self.mistake(item.at, format!("two listeners on `{}`", listener.endpoint));
-            }
-            listeners.push(listener);
-        }
-        listeners
-    }
-
-    fn listener(&mut self, node: &Node, folder: &Path) -> Listener {
-        let mut listener = Listener::default();
-        for (name, node) in self.fields(node, "listeners[]") {
-            match name {
-                "address" => {
-                    if let Some(address) = self.text(node, "an address") {
-                        match address.parse() {
-                            Ok(Endpoint::Unix(path)) => {
-                                listener.endpoint = Endpoint::Unix(folder.join(path));
-                            }
-                            Ok(endpoint) => listener.endpoint = endpoint,
-                            Err(error) => self.mistake(node.at, error.to_string()),
-                        }
-                    }
-                }
-                "socket_mode" => {
-                    if let Some(text) = self.text(node, "an octal number") {
-                        let digits = text.strip_prefix("0o").unwrap_or(text);
-                        match u32::from_str_radix(digits, 8) {
-                            Ok(mode) if mode <= 0o777 => listener.socket_mode = mode,
-                            _ => self.mistake(
-                                node.at,
-                                format!(
-                                    "`{text}` is no file mode; write octal digits, such as `0660`"
-                                ),
-                            ),
-                        }
-                    }
-                }
-                "path" => {
-                    const FORMS: &[(&str, PathForm)] =
-                        &[("raw", PathForm::Raw), ("normalised", PathForm::Normalised)];
-                    if let Some(path) = self.word(node, FORMS) {
-                        listener.path = path;
-                    }
-                }
-                "target" => {
-                    const TARGETS: &[(&str, Option<Target>)] = &[
-                        ("auto", None),
-                        ("sidecar", Some(Target::Sidecar)),
-                        ("gateway", Some(Target::Gateway)),
-                        ("waypoint", Some(Target::Waypoint)),
-                        ("ztunnel", Some(Target::Ztunnel)),
-                    ];
-                    if let Some(target) = self.word(node, TARGETS) {
-                        listener.target = target;
-                    }
-                }
-                "body" => {
-                    listener.body = match self.text(node, "`none`, `decision` or a text") {
-                        Some("decision") => DeniedBody::Decision,
-                        Some("none") | None => DeniedBody::Empty,
-                        Some(text) => DeniedBody::Text(text.to_owned()),
-                    };
-                }
-                "debug_headers" => listener.debug_headers = self.boolean(node),
-                _ => {}
-            }
-        }
-        listener
     }
 
     fn workload(&mut self, node: &Node) -> DeclaredWorkload {
@@ -423,7 +331,7 @@ impl Reader {
     }
 
     /// A number with a unit: `100ms`, `5s`, `2m`; at least a millisecond, at most a day.
-    fn duration(&mut self, node: &Node) -> Option<Duration> {
+    pub fn duration(&mut self, node: &Node) -> Option<Duration> {
         let text = self.text(node, "a duration, such as `5s`,")?;
         let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
         let millis = match unit {
@@ -447,7 +355,8 @@ impl Reader {
         duration
     }
 
-    fn bytes(&mut self, node: &Node) -> Option<usize> {
+    /// A number of bytes above zero.
+    pub fn bytes(&mut self, node: &Node) -> Option<usize> {
         let text = self.text(node, "a number of bytes")?;
         let bytes = text.parse().ok().filter(|bytes| *bytes > 0);
         if bytes.is_none() {
@@ -459,12 +368,18 @@ impl Reader {
         bytes
     }
 
-    fn boolean(&mut self, node: &Node) -> bool {
+    /// `true` or `false`.
+    pub fn boolean(&mut self, node: &Node) -> bool {
         let Value::Bool(value, _) = node.value else {
             self.mistake(node.at, "`true` or `false` is expected here".to_owned());
             return false;
         };
         value
+    }
+
+    /// How many mistakes there are so far.
+    pub fn mistakes(&self) -> usize {
+        self.mistakes.len()
     }
 
     /// Notes a mistake.
