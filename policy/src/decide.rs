@@ -6,6 +6,7 @@
 //!    the index names candidates, the matcher leaves the rules that match, Cedar has the last word.
 //! 4. Combine: peer identity, token, CUSTOM, DENY, ALLOW, in Istio's order (policy.md 1.2).
 
+mod custom;
 mod uncertain;
 
 use std::borrow::Cow;
@@ -16,12 +17,13 @@ use crate::facts::{Facts, IdentityView, View, peer};
 use crate::inventory::{Candidate, Resolved, Unresolved};
 use crate::model::{Dialect, Role, Rule};
 use crate::path;
-use crate::request::{PathForm, Request, Target};
+use crate::request::{PathForm, Request, Target, Tokens};
 use crate::resource::MtlsMode;
-use crate::settings::CustomProvider;
 use crate::slice::{self, Slice};
 use crate::snapshot::Snapshot;
 use crate::worker::{Answer, Worker};
+
+pub use custom::{CustomMatch, Way, matching as custom_matches, unavailable as unavailable_custom};
 
 /// A request at its destination: what deciding and explaining start from.
 #[derive(Debug)]
@@ -187,9 +189,9 @@ fn reading(
         &mut answers,
     );
     let satisfied = Satisfied::new(&matching, &answers);
-    let enforced = combine(snapshot, slice, &satisfied, Trial::No);
+    let enforced = combine(snapshot, request, slice, &satisfied, Trial::No);
     let dry_run = slice.has_trial.then(|| {
-        let together = combine(snapshot, slice, &satisfied, Trial::Yes);
+        let together = combine(snapshot, request, slice, &satisfied, Trial::Yes);
         let together = uncertain::hanging(together, request, || {
             uncertain::favourable(snapshot, worker, located, request, &facts, Trial::Yes)
         });
@@ -222,11 +224,13 @@ fn reading(
 #[must_use]
 pub fn view<'r>(request: &Request, located: &'r Located, identities: IdentityView) -> View<'r> {
     let tokens = located.slice.tokens.as_ref();
-    let unverified = request.jwt.is_none()
-        && match (&request.http, tokens) {
-            (Some(http), Some(tokens)) => tokens.token_present(http),
-            _ => false,
-        };
+    let unverified = match (request.checked.tokens, &request.http, tokens) {
+        (Tokens::ByProxy, Some(http), Some(tokens)) => {
+            request.jwt.is_none() && tokens.token_present(http)
+        }
+        (Tokens::Invalid, _, tokens) => tokens.is_some(),
+        (Tokens::ByProxy | Tokens::Verified, ..) => false,
+    };
     View {
         identities,
         token_rules: tokens,
@@ -365,14 +369,21 @@ impl Outcome {
     }
 }
 
-fn combine(snapshot: &Snapshot, slice: &Slice, satisfied: &Satisfied<'_>, trial: Trial) -> Outcome {
+fn combine(
+    snapshot: &Snapshot,
+    request: &Request,
+    slice: &Slice,
+    satisfied: &Satisfied<'_>,
+    trial: Trial,
+) -> Outcome {
     if let Some(rule) = satisfied.error(trial) {
         return Outcome::early(Reason::EvaluationError, vec![rule.id.to_string()]);
     }
-    for (role, reason) in [
-        (Role::Mtls, Reason::MtlsRequired),
-        (Role::Token, Reason::TokenUnverified),
-    ] {
+    let token = match request.checked.tokens {
+        Tokens::Invalid => Reason::TokenInvalid,
+        Tokens::ByProxy | Tokens::Verified => Reason::TokenUnverified,
+    };
+    for (role, reason) in [(Role::Mtls, Reason::MtlsRequired), (Role::Token, token)] {
         if let Some(rule) = satisfied.of(trial).find(|r| r.role == role) {
             let named = !rule.id.name.is_empty();
             let policies = if named {
@@ -384,10 +395,16 @@ fn combine(snapshot: &Snapshot, slice: &Slice, satisfied: &Satisfied<'_>, trial:
         }
     }
     let mut provider: Option<String> = None;
-    for name in custom_providers(satisfied, trial) {
-        match custom(snapshot, &name) {
-            Custom::Reported => provider = provider.or(Some(name.to_string())),
-            Custom::Unavailable => {
+    let mut asked: Vec<String> = Vec::new();
+    for name in custom::names(satisfied, trial) {
+        match custom::way(snapshot, &name, request.checked.providers.as_ref()) {
+            Way::Reported => provider = provider.or(Some(name.to_string())),
+            Way::Allowed => {
+                asked.extend(satisfied.ids(&Role::Custom(Arc::clone(&name)), trial));
+                provider = provider.or(Some(name.to_string()));
+            }
+            Way::NotTriggered => {}
+            Way::Ask | Way::Unavailable => {
                 // A provider that MeshConfig does not know only denies for policies in force.
                 let policies = satisfied.ids(&Role::Custom(Arc::clone(&name)), trial);
                 if !policies.is_empty() {
@@ -407,7 +424,9 @@ fn combine(snapshot: &Snapshot, slice: &Slice, satisfied: &Satisfied<'_>, trial:
         } else {
             slice.has_allow
         };
-        if !has_allow {
+        if !has_allow && !asked.is_empty() {
+            (Reason::CustomAllowed, asked, true)
+        } else if !has_allow {
             (Reason::NoAllowPolicy, Vec::new(), true)
         } else if allowed.is_empty() {
             (Reason::NoAllowMatched, Vec::new(), true)
@@ -423,56 +442,5 @@ fn combine(snapshot: &Snapshot, slice: &Slice, satisfied: &Satisfied<'_>, trial:
         provider,
         reached_audit: true,
         reached_allow,
-    }
-}
-
-/// Providers of the CUSTOM rules that matched, in name order.
-fn custom_providers(satisfied: &Satisfied<'_>, trial: Trial) -> Vec<Arc<str>> {
-    let mut names: Vec<Arc<str>> = satisfied
-        .of(trial)
-        .filter_map(|rule| match &rule.role {
-            Role::Custom(name) => Some(Arc::clone(name)),
-            _ => None,
-        })
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-/// True when a CUSTOM rule in force matches whose provider cannot be asked. Native alone: for the
-/// reference, which has no other way to speak of providers.
-#[must_use]
-pub fn unavailable_custom(snapshot: &Snapshot, located: &Located, facts: &Facts<'_>) -> bool {
-    located.slice.rules.iter().any(|rule| match &rule.role {
-        Role::Custom(name) => {
-            !rule.dry_run
-                && matches!(custom(snapshot, name), Custom::Unavailable)
-                && facts.rule(rule)
-        }
-        _ => false,
-    })
-}
-
-enum Custom {
-    /// Somebody else asks it, or we are off-line.
-    Reported,
-    /// It cannot be asked.
-    Unavailable,
-}
-
-fn custom(snapshot: &Snapshot, name: &str) -> Custom {
-    let known = snapshot
-        .mesh()
-        .extension_providers
-        .iter()
-        .find(|p| p.name == name);
-    if known.is_none_or(|p| p.ext_authz.is_none()) {
-        return Custom::Unavailable;
-    }
-    match snapshot.custom_provider(name) {
-        Some(CustomProvider::Own | CustomProvider::Proxy) => Custom::Reported,
-        Some(CustomProvider::Call) | None if snapshot.serving() => Custom::Unavailable,
-        Some(CustomProvider::Call) | None => Custom::Reported,
     }
 }

@@ -3,7 +3,7 @@
 //! Whoever speaks a wire format (ext_authz, an access log, a test) fills this in; the engine never
 //! learns where it came from. A fact that the wire did not carry is `None`, never a default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// The policy target that enforces: the same manifest gives different verdicts per target.
@@ -149,6 +149,29 @@ pub struct Http {
     pub headers: Headers,
 }
 
+/// Who looked at the tokens of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tokens {
+    /// The proxy, which hands a verified payload along: a token without one is unverified.
+    #[default]
+    ByProxy,
+    /// The service in front of the engine: every token is valid, and [`Request::jwt`] is the
+    /// payload of one of them; without a payload there is no token.
+    Verified,
+    /// The service in front of the engine: some token is invalid.
+    Invalid,
+}
+
+/// What the service in front of the engine found out before it asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Tokens.
+    pub tokens: Tokens,
+    /// CUSTOM providers that were asked and let the request pass; `None`: nobody was asked, and a
+    /// provider that must be cannot be had.
+    pub providers: Option<BTreeSet<String>>,
+}
+
 /// One request to decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -166,10 +189,12 @@ pub struct Request {
     pub http: Option<Http>,
     /// How `http.path` arrived.
     pub path_form: PathForm,
-    /// Verified JWT payload, if the proxy verified one (`envoy.filters.http.jwt_authn`).
+    /// Verified JWT payload, by whom [`Checked::tokens`] says.
     pub jwt: Option<serde_json::Value>,
     /// Dynamic metadata by filter name.
     pub metadata: BTreeMap<String, serde_json::Value>,
+    /// What was found out beforehand.
+    pub checked: Checked,
 }
 
 impl Request {
@@ -186,6 +211,7 @@ impl Request {
             path_form: PathForm::Raw,
             jwt: None,
             metadata: BTreeMap::new(),
+            checked: Checked::default(),
         }
     }
 }

@@ -1,14 +1,17 @@
 //! RequestAuthentication: where tokens are looked for, and what a token without a verdict means
 //! (policy.md 1.12).
 //!
-//! Verification is the proxy's work: it hands the payload of a verified token along. What is left for
-//! us is the closed state: a token stands at one of the places and nobody vouches for it.
+//! Verification is the work of the proxy or of the service in front of the engine: either hands the
+//! payload of a verified token along. What is left for the engine is the closed state: a token stands
+//! at one of the places and nobody vouches for it.
 //! Facts from istio:pilot/pkg/security/authn/policy_applier.go at 86c9f01f and Envoy's jwt_authn filter
 //! (extractor.cc, filter.cc) and query and cookie parsing (source/common/http/utility.cc).
 
+pub mod place;
 mod query;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::request::Http;
 use crate::resource::{JwtRule, RequestAuthentication};
@@ -20,10 +23,20 @@ const DEFAULT_HEADER: &str = "authorization";
 const DEFAULT_PREFIX: &str = "Bearer ";
 const DEFAULT_PARAM: &str = "access_token";
 
+/// One rule, with the policy that it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenProvider {
+    /// `namespace/name` of the RequestAuthentication.
+    pub policy: String,
+    /// The rule.
+    pub rule: JwtRule,
+}
+
 /// The rules of every RequestAuthentication that applies at one place, combined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenRules {
     policies: Vec<String>,
+    providers: Vec<Arc<TokenProvider>>,
     headers: BTreeSet<(String, String)>,
     params: BTreeSet<String>,
     cookies: BTreeSet<String>,
@@ -43,13 +56,19 @@ impl TokenRules {
             .into_iter()
             .filter(|policy| !policy.jwt_rules.is_empty())
         {
-            combined
-                .policies
-                .push(format!("{}/{}", policy.meta.namespace, policy.meta.name));
+            let name = format!("{}/{}", policy.meta.namespace, policy.meta.name);
             for rule in &policy.jwt_rules {
                 combined.add(rule);
+                combined.providers.push(Arc::new(TokenProvider {
+                    policy: name.clone(),
+                    rule: rule.clone(),
+                }));
             }
+            combined.policies.push(name);
         }
+        // As istiod orders them: the first whose token is valid is the one that counts.
+        let issuer = |provider: &Arc<TokenProvider>| provider.rule.issuer.value.clone();
+        combined.providers.sort_by_key(issuer);
         (!combined.policies.is_empty()).then_some(combined)
     }
 
@@ -80,6 +99,12 @@ impl TokenRules {
     #[must_use]
     pub fn policies(&self) -> &[String] {
         &self.policies
+    }
+
+    /// Every rule, ordered by issuer.
+    #[must_use]
+    pub fn providers(&self) -> &[Arc<TokenProvider>] {
+        &self.providers
     }
 
     /// True when a token that the proxy would have had to verify stands in the request: one is at a
@@ -137,7 +162,8 @@ impl TokenRules {
 }
 
 /// Browsers send no credentials with a preflight, so Envoy (`bypass_cors_preflight`) asks for none.
-fn is_cors_preflight(http: &Http) -> bool {
+#[must_use]
+pub fn is_cors_preflight(http: &Http) -> bool {
     let has = |name| values(http, name).any(|value| !value.is_empty());
     http.method == "OPTIONS" && has("origin") && has("access-control-request-method")
 }

@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::diagnostic::Location;
 
 mod annotations;
 mod attachment;
 mod authorization_policy;
+mod extension_provider;
 pub(crate) mod fields;
 mod inventory;
 mod kind;
@@ -25,6 +27,9 @@ mod read;
 mod reader;
 mod request_authentication;
 
+pub use extension_provider::{
+    BodyInCheck, ExtAuthz, ExtAuthzCall, ExtensionProvider, read as read_extension_providers,
+};
 pub use read::{FileResources, read};
 
 /// Annotation that puts an AuthorizationPolicy on trial.
@@ -265,6 +270,8 @@ pub struct JwtRule {
     pub output_claim_to_headers: Vec<(String, String)>,
     /// `forwardOriginalToken`.
     pub forward_original_token: bool,
+    /// `timeout` of fetching keys.
+    pub timeout: Option<Duration>,
     /// `spaceDelimitedClaims`, beside `scope` and `permission`.
     pub space_delimited_claims: Vec<String>,
 }
@@ -294,24 +301,6 @@ pub enum PathNormalization {
     MergeSlashes,
     /// And `%2F`, `%5C` are decoded first.
     DecodeAndMergeSlashes,
-}
-
-/// How a CUSTOM provider is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ExtAuthz {
-    /// `envoyExtAuthzGrpc`: HTTP and TCP.
-    Grpc,
-    /// `envoyExtAuthzHttp`: HTTP alone; on TCP its CUSTOM policies do nothing.
-    Http,
-}
-
-/// An `extensionProviders` entry of MeshConfig.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExtensionProvider {
-    /// `name`.
-    pub name: String,
-    /// How it is asked; `None`: it cannot serve CUSTOM.
-    pub ext_authz: Option<ExtAuthz>,
 }
 
 /// The part of MeshConfig that policy depends on. `None` where it says nothing.

@@ -137,26 +137,37 @@ impl Snapshot {
     /// Decides one request on this thread's worker.
     #[must_use]
     pub fn decide(self: &Arc<Self>, request: &Request) -> Decision {
+        self.decide_each(request, request)
+    }
+
+    /// Decides one request by the policies in force, and `proposed`, which is the same request as it
+    /// was checked under them, by the proposed set. Without a candidate, as [`Self::decide`].
+    #[must_use]
+    pub fn decide_each(self: &Arc<Self>, request: &Request, proposed: &Request) -> Decision {
         let decision = worker::with(self.serial, self.parts.memo, |worker| {
             decide::decide(self, worker, request)
         });
-        let Some(candidate) = &self.parts.candidate else {
-            return decision;
-        };
-        let proposed = worker::with(candidate.serial, candidate.parts.memo, |worker| {
-            decide::decide(candidate, worker, request)
-        });
-        // On trial is the proposed set as a whole; what the annotation would do is another question.
-        let shadow = decision.dry_run.map_or_else(Shadow::default, |d| d.shadow);
-        Decision {
-            dry_run: Some(DryRun {
-                decision: proposed.decision,
-                reason: proposed.reason,
-                policies: proposed.policies,
-                shadow,
-            }),
-            ..decision
+        match &self.parts.candidate {
+            Some(candidate) => on_trial(decision, candidate.decide(proposed)),
+            None => decision,
         }
+    }
+
+    /// The rules for tokens at the request's destination; `None` where no token is looked for.
+    #[must_use]
+    pub fn token_rules(self: &Arc<Self>, request: &Request) -> Option<Arc<Slice>> {
+        worker::with(self.serial, self.parts.memo, |worker| {
+            let located = decide::locate(self, worker, request).ok()?;
+            located.slice.tokens.is_some().then_some(located.slice)
+        })
+    }
+
+    /// The CUSTOM providers whose rules match the request, in name order.
+    #[must_use]
+    pub fn custom_matches(self: &Arc<Self>, request: &Request) -> Vec<decide::CustomMatch> {
+        worker::with(self.serial, self.parts.memo, |worker| {
+            decide::custom_matches(self, worker, request)
+        })
     }
 
     /// Decides one request and tells why; `all` reports every rule that selects the workload.
@@ -166,5 +177,20 @@ impl Snapshot {
         worker::with(self.serial, self.parts.memo, |worker| {
             explain::explain(self, worker, request, decision, all)
         })
+    }
+}
+
+/// The decision in force, with that of the proposed set as the one on trial. On trial is the proposed
+/// set as a whole; what the annotation would do is another question.
+fn on_trial(decision: Decision, proposed: Decision) -> Decision {
+    let shadow = decision.dry_run.map_or_else(Shadow::default, |d| d.shadow);
+    Decision {
+        dry_run: Some(DryRun {
+            decision: proposed.decision,
+            reason: proposed.reason,
+            policies: proposed.policies,
+            shadow,
+        }),
+        ..decision
     }
 }

@@ -89,6 +89,7 @@ pub fn settings(mesh: &naive::Mesh) -> Settings {
                     .map(|name| ExtensionProvider {
                         name: name.clone(),
                         ext_authz: Some(ExtAuthz::Grpc),
+                        call: None,
                     })
                     .collect(),
             ),

@@ -1,8 +1,12 @@
 //! `mesh:`: the part of Istio's MeshConfig that policy depends on.
 
+use std::sync::Arc;
+
 use portcullis_policy::diagnostic::Location;
-use portcullis_policy::document::{Node, Value};
-use portcullis_policy::resource::{ExtAuthz, ExtensionProvider, MeshConfig, PathNormalization};
+use portcullis_policy::document::{Mark, Node, Value};
+use portcullis_policy::resource::{
+    ExtensionProvider, MeshConfig, PathNormalization, read_extension_providers,
+};
 
 use super::read::Reader;
 
@@ -53,9 +57,7 @@ pub fn read(reader: &mut Reader, node: &Node, file: &str) -> MeshConfig {
             }
             "defaultConfig" => mesh.num_trusted_proxies = trusted_proxies(reader, node),
             "extensionProviders" => {
-                let items = reader.items(node);
-                let providers = items.iter().map(|item| provider(reader, item)).collect();
-                mesh.extension_providers = Some(providers);
+                mesh.extension_providers = Some(providers(reader, node, file));
             }
             _ => {}
         }
@@ -80,21 +82,18 @@ fn trusted_proxies(reader: &mut Reader, node: &Node) -> Option<u32> {
     parsed
 }
 
-fn provider(reader: &mut Reader, node: &Node) -> ExtensionProvider {
-    let fields: Vec<(&str, &Node)> = reader.entries(node);
-    let name = match fields.iter().find(|(name, _)| *name == "name") {
-        Some((_, name)) => reader.text(name, "a provider's name").unwrap_or_default(),
-        None => {
-            reader.mistake(node.at, "an extension provider needs a `name`".to_owned());
-            ""
+/// As MeshConfig documents are read, so that one text means one thing.
+fn providers(reader: &mut Reader, node: &Node, file: &str) -> Vec<ExtensionProvider> {
+    let (providers, diagnostics) = read_extension_providers(node, &Arc::from(file));
+    for found in diagnostics {
+        if found.is_error() {
+            let at = Mark {
+                line: found.location.line,
+                column: found.location.column,
+            };
+            let hint = found.hint.map(|hint| format!("; {hint}"));
+            reader.mistake(at, found.message + &hint.unwrap_or_default());
         }
-    };
-    ExtensionProvider {
-        name: name.to_owned(),
-        ext_authz: fields.iter().find_map(|(name, _)| match *name {
-            "envoyExtAuthzGrpc" => Some(ExtAuthz::Grpc),
-            "envoyExtAuthzHttp" => Some(ExtAuthz::Http),
-            _ => None,
-        }),
     }
+    providers
 }

@@ -60,5 +60,6 @@ pub(super) fn favourable(
         &mut matching,
         &mut answers,
     );
-    super::combine(snapshot, slice, &Satisfied::new(&matching, &answers), trial).reason
+    let satisfied = Satisfied::new(&matching, &answers);
+    super::combine(snapshot, request, slice, &satisfied, trial).reason
 }

@@ -1,20 +1,52 @@
-//! Names of query parameters, as Envoy splits and decodes them.
+//! Query parameters, as Envoy splits and decodes them.
 
 /// Decoded names of every parameter of a path, `name` alone counting as one. Envoy cuts a fragment off
 /// before any filter runs.
 pub(super) fn names(path: &str) -> impl Iterator<Item = Vec<u8>> {
+    raw(path).map(|(name, _)| decode(name))
+}
+
+/// Decoded names and values of every parameter of a path, in order.
+pub(super) fn parameters(path: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    raw(path).map(|(name, value)| (decode(name), decode(value)))
+}
+
+/// The path without the parameters of that name; everything else stays as it was written.
+pub(super) fn without(path: &str, name: &str) -> String {
+    let (plain, fragment) = match path.split_once('#') {
+        Some((plain, fragment)) => (plain, Some(fragment)),
+        None => (path, None),
+    };
+    let Some((before, query)) = plain.split_once('?') else {
+        return path.to_owned();
+    };
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|parameter| decode(split(parameter).0) != name.as_bytes())
+        .collect();
+    let mut path = before.to_owned();
+    if kept.iter().any(|parameter| !parameter.is_empty()) {
+        path.push('?');
+        path.push_str(&kept.join("&"));
+    }
+    if let Some(fragment) = fragment {
+        path.push('#');
+        path.push_str(fragment);
+    }
+    path
+}
+
+fn raw(path: &str) -> impl Iterator<Item = (&str, &str)> {
     let path = path.split_once('#').map_or(path, |(before, _)| before);
     path.split_once('?')
         .into_iter()
         .flat_map(|(_, query)| query.split('&'))
         .filter(|parameter| !parameter.is_empty())
-        .map(|parameter| {
-            decode(
-                parameter
-                    .split_once('=')
-                    .map_or(parameter, |(name, _)| name),
-            )
-        })
+        .map(split)
+}
+
+fn split(parameter: &str) -> (&str, &str) {
+    parameter.split_once('=').unwrap_or((parameter, ""))
 }
 
 /// Percent-decodes once; a `%` without two hexadecimal digits, and `+`, stay as they are.
@@ -81,6 +113,22 @@ mod tests {
         check("/a?a%3Db=1", &["a=b"]);
         check("/a?a%=1&b%4=1&c%zz=1", &["a%", "b%4", "c%zz"]);
         check("/a?a+b=1", &["a+b"]);
+    }
+
+    #[test]
+    fn a_parameter_is_taken_out_and_the_rest_stays_as_written() {
+        for (path, expected) in [
+            ("/a", "/a"),
+            ("/a?t=1", "/a"),
+            ("/a?t", "/a"),
+            ("/a?x=%20+&t=1&y", "/a?x=%20+&y"),
+            ("/a?%74=1&tt=2", "/a?tt=2"),
+            ("/a?t=1&t=2&x=t", "/a?x=t"),
+            ("/a?t=1#t=2", "/a#t=2"),
+            ("/a#?t=1", "/a#?t=1"),
+        ] {
+            assert_eq!(without(path, "t"), expected, "{path}");
+        }
     }
 
     #[test]

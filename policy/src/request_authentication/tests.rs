@@ -22,6 +22,7 @@ fn rule(issuer: &str) -> JwtRule {
         output_payload_to_header: None,
         output_claim_to_headers: Vec::new(),
         forward_original_token: false,
+        timeout: None,
         space_delimited_claims: Vec::new(),
     }
 }

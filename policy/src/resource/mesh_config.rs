@@ -5,11 +5,11 @@
 
 use super::path::Path;
 use super::reader::{Reader, nearest};
-use super::{ExtAuthz, ExtensionProvider, MeshConfig, Metadata, PathNormalization};
+use super::{MeshConfig, Metadata, PathNormalization, extension_provider};
 use crate::diagnostic::{Diagnostic, code};
 use crate::document::{Entry, Excerpt, Mark, Node, Style, Value, parse_text};
 
-mod keys;
+pub(super) mod keys;
 
 const NORMALIZATION: &[(&str, PathNormalization)] = &[
     ("DEFAULT", PathNormalization::Base),
@@ -150,7 +150,8 @@ pub(super) fn read(
                 mesh.num_trusted_proxies = trusted_proxies(value, &field, reader);
             }
             "extensionProviders" | "extension_providers" => {
-                mesh.extension_providers = Some(providers(value, &field, reader));
+                mesh.extension_providers =
+                    Some(extension_provider::providers(value, &field, reader));
             }
             // What a bare document carries around the mesh.
             "apiVersion" | "kind" | "metadata" | "status" if matches!(path, Path::Root) => {}
@@ -162,7 +163,12 @@ pub(super) fn read(
 
 /// A key that is published is ignored, a misspelt one an error, any other (of a newer or older
 /// Istio) a warning.
-fn known_or_report(entry: &Entry, path: &Path<'_>, known: &[&str], reader: &mut Reader<'_>) {
+pub(super) fn known_or_report(
+    entry: &Entry,
+    path: &Path<'_>,
+    known: &[&str],
+    reader: &mut Reader<'_>,
+) {
     let camel = camel_case(&entry.key);
     if known.contains(&camel.as_str()) {
         return;
@@ -180,7 +186,7 @@ fn known_or_report(entry: &Entry, path: &Path<'_>, known: &[&str], reader: &mut 
     );
 }
 
-fn camel_case(key: &str) -> String {
+pub(super) fn camel_case(key: &str) -> String {
     let mut camel = String::with_capacity(key.len());
     let mut upper = false;
     for c in key.chars() {
@@ -248,50 +254,4 @@ fn trusted_proxies(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Opt
         }
     }
     count
-}
-
-fn providers(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Vec<ExtensionProvider> {
-    let mut providers: Vec<ExtensionProvider> = Vec::new();
-    for (index, node) in reader
-        .list(node, path)
-        .unwrap_or_default()
-        .iter()
-        .enumerate()
-    {
-        let path = path.index(index);
-        let Some(entries) = reader.object(node, &path) else {
-            continue;
-        };
-        let mut provider = ExtensionProvider {
-            name: String::new(),
-            ext_authz: None,
-        };
-        for entry in entries {
-            match entry.key.as_str() {
-                "name" => {
-                    if let Some(name) = reader.string(&entry.value, &path.key("name")) {
-                        provider.name = name.value;
-                    }
-                }
-                "envoyExtAuthzHttp" | "envoy_ext_authz_http" => {
-                    provider.ext_authz = Some(ExtAuthz::Http);
-                }
-                "envoyExtAuthzGrpc" | "envoy_ext_authz_grpc" => {
-                    provider.ext_authz = Some(ExtAuthz::Grpc);
-                }
-                _ => known_or_report(entry, &path, keys::PROVIDER, reader),
-            }
-        }
-        if provider.name.is_empty() {
-            reader.report(
-                &code::MISSING_FIELD,
-                reader.location(node.at),
-                &path.key("name"),
-                "an extension provider without a name",
-                "name it: policies refer to it by name",
-            );
-        }
-        providers.push(provider);
-    }
-    providers
 }

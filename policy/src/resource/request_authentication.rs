@@ -11,6 +11,8 @@ use crate::document::{Entry, Node};
 mod jwks;
 mod validate;
 
+pub(super) use validate::milliseconds;
+
 const SPEC: &[&str] = &["selector", "targetRefs", "targetRef", "jwtRules"];
 const RULE: &[&str] = &[
     "issuer",
@@ -98,6 +100,7 @@ fn rule(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<JwtRule
         output_payload_to_header: None,
         output_claim_to_headers: Vec::new(),
         forward_original_token: false,
+        timeout: None,
         space_delimited_claims: Vec::new(),
     };
     for entry in entries {
@@ -130,7 +133,7 @@ fn rule(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<JwtRule
             }
             "timeout" => {
                 if let Some(text) = reader.string(node, &field) {
-                    validate::timeout(&text, &field, reader);
+                    rule.timeout = validate::timeout(&text, &field, reader);
                 }
             }
             "spaceDelimitedClaims" => {

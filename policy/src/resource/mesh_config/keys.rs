@@ -129,7 +129,7 @@ pub(super) const TOPOLOGY: &[&str] = &[
 ];
 
 /// Keys of an `extensionProviders` entry.
-pub(super) const PROVIDER: &[&str] = &[
+pub(in crate::resource) const PROVIDER: &[&str] = &[
     "name",
     "envoyExtAuthzHttp",
     "envoyExtAuthzGrpc",
@@ -147,3 +147,36 @@ pub(super) const PROVIDER: &[&str] = &[
     "envoyOtelAls",
     "sds",
 ];
+
+/// Keys of `envoyExtAuthzGrpc`.
+pub(in crate::resource) const EXT_AUTHZ_GRPC: &[&str] = &[
+    "service",
+    "port",
+    "timeout",
+    "failOpen",
+    "clearRouteCache",
+    "statusOnError",
+    "includeRequestBodyInCheck",
+];
+
+/// Keys of `envoyExtAuthzHttp`.
+pub(in crate::resource) const EXT_AUTHZ_HTTP: &[&str] = &[
+    "service",
+    "port",
+    "timeout",
+    "pathPrefix",
+    "failOpen",
+    "clearRouteCache",
+    "statusOnError",
+    "includeHeadersInCheck",
+    "includeRequestHeadersInCheck",
+    "includeAdditionalHeadersInCheck",
+    "includeRequestBodyInCheck",
+    "headersToUpstreamOnAllow",
+    "headersToDownstreamOnDeny",
+    "headersToDownstreamOnAllow",
+];
+
+/// Keys of `includeRequestBodyInCheck`.
+pub(in crate::resource) const BODY: &[&str] =
+    &["maxRequestBytes", "allowPartialMessage", "packAsBytes"];

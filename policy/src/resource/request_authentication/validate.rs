@@ -1,5 +1,7 @@
 //! What Istio's schema and webhook refuse in a RequestAuthentication.
 
+use std::time::Duration;
+
 use super::jwks;
 use crate::diagnostic::code;
 use crate::document::{Entry, Excerpt, Node};
@@ -58,8 +60,13 @@ pub(super) fn header_name(name: &Located<String>, path: &Path<'_>, reader: &mut 
 }
 
 /// A duration of whole milliseconds, at least one, in protobuf's form.
-pub(super) fn timeout(text: &Located<String>, path: &Path<'_>, reader: &mut Reader<'_>) {
-    if milliseconds(&text.value).is_none_or(|n| n == 0) {
+pub(super) fn timeout(
+    text: &Located<String>,
+    path: &Path<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Duration> {
+    let timeout = milliseconds(&text.value).filter(|n| *n > 0);
+    if timeout.is_none() {
         reader.report(
             &code::DURATION,
             text.at.clone(),
@@ -71,9 +78,11 @@ pub(super) fn timeout(text: &Located<String>, path: &Path<'_>, reader: &mut Read
             "write seconds, as in `5s` or `0.250s`",
         );
     }
+    timeout.map(Duration::from_millis)
 }
 
-fn milliseconds(text: &str) -> Option<u64> {
+/// A duration in protobuf's form; only whole milliseconds.
+pub(in crate::resource) fn milliseconds(text: &str) -> Option<u64> {
     /// Longest duration of protobuf, in seconds.
     const LONGEST: u64 = 315_576_000_000;
     let seconds = text.strip_suffix('s')?;
