@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Peer;
 use portcullis_policy::path;
 use portcullis_policy::request::{
-    Destination, Identity, IdentityKind, PathForm, Request, Source, Target,
+    Checked, Destination, Identity, IdentityKind, PathForm, Request, Source, Target,
 };
 use tonic::metadata::MetadataMap;
 
@@ -122,6 +122,7 @@ pub fn request(
         path_form: options.path_form,
         jwt: metadata::jwt_payload(&metadata),
         metadata,
+        checked: Checked::default(),
     })
 }
 

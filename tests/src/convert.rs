@@ -166,6 +166,7 @@ pub fn request(world: &naive::World, facts: &naive::Facts) -> Request {
         path_form: PathForm::Raw,
         jwt: facts.jwt.clone(),
         metadata: facts.metadata.clone(),
+        ..Request::empty()
     }
 }
 
