@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::Peer;
 use portcullis_policy::path;
 use portcullis_policy::request::{
-    Checked, Destination, Identity, IdentityKind, PathForm, Request, Source, Target,
+    Checked, Destination, Identity, IdentityKind, Missing, PathForm, Request, Source, Target,
 };
 use tonic::metadata::MetadataMap;
 
@@ -100,6 +100,10 @@ pub fn request(
         options.num_trusted_proxies,
     );
     let source = read_source(source, direct_address.or(peer.ip()))?;
+    let mut missing = Missing {
+        source_address: direct_address.is_none() && peer == SocketPeer::Unknown,
+        ..Missing::default()
+    };
 
     let workload = stated.workload()?;
     if destination.is_none() && workload.is_none() {
@@ -107,7 +111,8 @@ pub fn request(
             "the request has no `attributes.destination`".to_owned(),
         ));
     }
-    let destination = read_destination(destination.unwrap_or_default(), workload, &stated)?;
+    let destination = destination.unwrap_or_default();
+    let destination = read_destination(destination, workload, &stated, &mut missing)?;
 
     let metadata = metadata_context.map(metadata::read).unwrap_or_default();
     Ok(Request {
@@ -123,6 +128,7 @@ pub fn request(
         jwt: metadata::jwt_payload(&metadata),
         metadata,
         checked: Checked::default(),
+        missing,
     })
 }
 
@@ -151,10 +157,19 @@ fn read_destination(
     peer: Peer,
     workload: Option<String>,
     stated: &Stated<'_>,
+    missing: &mut Missing,
 ) -> Result<Destination, Invalid> {
     let (address, port) = match address::read(peer.address.as_ref(), "destination")? {
-        SocketPeer::Ip { address, port } => (Some(address), port),
-        SocketPeer::Pipe | SocketPeer::Unknown => (None, None),
+        SocketPeer::Ip { address, port } => {
+            missing.destination_port = port.is_none();
+            (Some(address), port)
+        }
+        SocketPeer::Pipe => (None, None),
+        SocketPeer::Unknown => {
+            missing.destination_address = true;
+            missing.destination_port = true;
+            (None, None)
+        }
     };
     Ok(Destination {
         workload,

@@ -78,6 +78,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// `workloads`.
     pub workloads: Vec<DeclaredWorkload>,
+    /// `identity.require_svid`.
+    pub require_svid: bool,
     /// `custom_providers`.
     pub custom_providers: BTreeMap<String, CustomProvider>,
     /// `default_workload`.
@@ -150,6 +152,7 @@ impl Config {
         Settings {
             mesh: self.mesh.clone(),
             workloads: self.workloads.clone(),
+            require_svid: self.require_svid,
             custom_providers: self.custom_providers.clone(),
             default_workload: self.default_workload.clone(),
             ..Settings::default()

@@ -27,6 +27,7 @@ pub const CASES: &[&str] = &[
     "cases/ip-blocks",
     "cases/jwt-claims",
     "cases/metadata",
+    "cases/missing-facts",
     "cases/paths/base",
     "cases/paths/decode-and-merge-slashes",
     "cases/paths/merge-slashes",
@@ -42,6 +43,7 @@ pub const CASES: &[&str] = &[
     "cases/templates",
     "cases/trust-domains",
     "cases/user-cedar",
+    "cases/user-cedar-uncertain",
     "cases/waypoint",
     "cases/ztunnel",
 ];

@@ -150,6 +150,7 @@ impl Compiler {
             uids,
             custom_providers: settings.custom_providers.clone(),
             serving: settings.serving,
+            require_svid: settings.require_svid,
             memo: settings.memo,
             candidate,
         }))

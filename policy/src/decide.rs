@@ -8,6 +8,10 @@
 
 mod custom;
 mod uncertain;
+mod user;
+
+pub use uncertain::{Closed, closed};
+pub use user::answers as user_answers;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -124,6 +128,9 @@ pub fn decide(snapshot: &Snapshot, worker: &mut Worker, request: &Request) -> De
         Err(why) => return Decision::closed(why.reason(), snapshot.revision()),
     };
     let request = &*peer::seen(located.resolved.target, request);
+    if let Some(why) = uncertain::closed(snapshot, &located, request) {
+        return Decision::closed(why.reason(), snapshot.revision());
+    }
     let Ok(paths) = paths(snapshot, request, located.dialect) else {
         return Decision::closed(Reason::InvalidRequest, snapshot.revision());
     };
@@ -180,14 +187,8 @@ fn reading(
     worker.found = found;
     matching.retain(|rule| facts.rule(rule));
     let mut answers = worker.evaluate(&facts, &matching, snapshot.uids());
-    user(
-        snapshot,
-        worker,
-        located,
-        &facts,
-        &mut matching,
-        &mut answers,
-    );
+    answers.extend(user::answers(snapshot, worker, located, &facts));
+    matching.extend(slice.user.iter().map(|user| &user.rule));
     let satisfied = Satisfied::new(&matching, &answers);
     let enforced = combine(snapshot, request, slice, &satisfied, Trial::No);
     let dry_run = slice.has_trial.then(|| {
@@ -259,25 +260,6 @@ pub fn facts<'r>(
 pub fn synthetic<'s>(slice: &'s Slice, request: &Request) -> impl Iterator<Item = &'s Arc<Rule>> {
     let (_, mtls) = slice.mtls(request.destination.port);
     mtls.into_iter().chain(slice.token_rule())
-}
-
-/// Adds the user policies and what they come to.
-fn user<'s>(
-    snapshot: &Snapshot,
-    worker: &mut Worker,
-    located: &'s Located,
-    facts: &Facts<'_>,
-    matching: &mut Vec<&'s Arc<Rule>>,
-    answers: &mut Vec<Answer>,
-) {
-    let (slice, resolved) = (&located.slice, &located.resolved);
-    let destination = snapshot.inventory().workload(resolved.workload);
-    if let (false, Some(destination)) = (slice.user.is_empty(), destination) {
-        let target = resolved.target;
-        let uids = snapshot.uids();
-        answers.extend(worker.evaluate_user(facts, target, &slice.user, destination, uids));
-        matching.extend(slice.user.iter().map(|user| &user.rule));
-    }
 }
 
 /// Whether policies on trial count.

@@ -6,7 +6,7 @@
 //! ([`Role::needs_certainty`](crate::model::Role::needs_certainty)), so deny wins.
 
 mod claims;
-mod header;
+pub(crate) mod header;
 pub mod peer;
 
 use std::borrow::Cow;
@@ -246,6 +246,16 @@ impl<'r> Facts<'r> {
             .is_some_and(|http| header::is_joined(http, name))
     }
 
+    /// True when some header's occurrences were joined on the way and could be split.
+    #[must_use]
+    pub fn has_joined_headers(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| {
+            let headers = &http.request().headers;
+            let names = headers.entries.iter().map(|(name, _)| name);
+            headers.merged && names.into_iter().any(|name| header::is_joined(http, name))
+        })
+    }
+
     /// The texts of a claim that matchers compare: its string (split where it is space-delimited),
     /// or the strings of its list.
     #[must_use]
@@ -256,18 +266,22 @@ impl<'r> Facts<'r> {
     /// One value against this request.
     #[must_use]
     pub fn matches(&self, matcher: &Matcher) -> Match {
-        let address = |cidr: &crate::text::Cidr, a: Option<IpAddr>| {
+        let known = |cidr: &crate::text::Cidr, a: Option<IpAddr>| {
             Match::known(a.is_some_and(|a| cidr.contains(a)))
         };
+        let missing = self.request.missing;
         match matcher {
             Matcher::Identity(field, pattern) => Match::known(self.identity(*field, pattern)),
-            Matcher::SourceIp(cidr) => address(cidr, self.request.source.address),
-            Matcher::DestinationIp(cidr) => address(cidr, self.request.destination.address),
+            Matcher::SourceIp(_) if missing.source_address => Match::MAYBE,
+            Matcher::SourceIp(cidr) => known(cidr, self.request.source.address),
+            Matcher::DestinationIp(_) if missing.destination_address => Match::MAYBE,
+            Matcher::DestinationIp(cidr) => known(cidr, self.request.destination.address),
             Matcher::RemoteIp(cidr) => match self.request.remote {
-                RemoteAddress::Known(a) => address(cidr, Some(a)),
+                RemoteAddress::Known(a) => known(cidr, Some(a)),
                 RemoteAddress::Unknown => Match::MAYBE,
                 RemoteAddress::None => Match::NO,
             },
+            Matcher::DestinationPort(_) if missing.destination_port => Match::MAYBE,
             Matcher::DestinationPort(port) => {
                 Match::known(self.request.destination.port == Some(*port))
             }
@@ -387,6 +401,8 @@ impl<'r> Facts<'r> {
                 format!("`{s}`")
             }
         };
+        let missing = self.request.missing;
+        let unknown = || "unknown: the request does not carry it".to_owned();
         let address = |a: Option<IpAddr>| a.map_or_else(none, |a| format!("`{a}`"));
         match matcher {
             Matcher::Identity(..) => {
@@ -399,10 +415,14 @@ impl<'r> Facts<'r> {
                 let names: Vec<String> = self.identities.iter().map(|i| format!("`{i}`")).collect();
                 names.join(", ")
             }
+            Matcher::SourceIp(_) if missing.source_address => unknown(),
             Matcher::SourceIp(_) => address(self.request.source.address),
+            Matcher::DestinationIp(_) if missing.destination_address => unknown(),
+            Matcher::DestinationPort(_) if missing.destination_port => unknown(),
             Matcher::DestinationIp(_) => address(self.request.destination.address),
             Matcher::RemoteIp(_) => match self.request.remote {
                 RemoteAddress::Known(a) => format!("`{a}`"),
+                RemoteAddress::Unknown if missing.source_address => unknown(),
                 RemoteAddress::Unknown => {
                     "unknown: x-forwarded-for is there and nothing says how many proxies to trust"
                         .to_owned()

@@ -25,6 +25,7 @@ pub mod model;
 pub mod path;
 pub mod peer_authentication;
 pub mod policy_set;
+pub mod reads;
 pub mod reference;
 pub mod request;
 pub mod request_authentication;

@@ -117,6 +117,9 @@ impl Reference {
         // A worker of its own: this thread's would remember slices of another snapshot.
         let located = decide::locate(snapshot, &mut Worker::default(), request).ok()?;
         let request = &*crate::facts::peer::seen(located.resolved.target, request);
+        if decide::closed(snapshot, &located, request).is_some() {
+            return None;
+        }
         let paths = decide::paths(snapshot, request, located.dialect).ok()?;
         let mut answer: Option<Answer> = None;
         for view in decide::identity_views(&located, request.destination.port) {

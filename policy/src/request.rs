@@ -1,7 +1,8 @@
 //! One request as the engine sees it: plain facts, no proxy's wire format, no I/O.
 //!
 //! Whoever speaks a wire format (ext_authz, an access log, a test) fills this in; the engine never
-//! learns where it came from. A fact that the wire did not carry is `None`, never a default.
+//! learns where it came from. A fact that the wire did not carry is `None`, never a default; where its
+//! absence means something else than "there is none", [`Missing`] says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -105,7 +106,7 @@ pub struct Source {
     pub identities: Vec<Identity>,
     /// A certificate was presented, with or without a name that we can use.
     pub certificate_presented: bool,
-    /// The physical peer (`source.ip`, ipBlocks).
+    /// The physical peer (`source.ip`, ipBlocks); `None` for a unix socket, or [`Missing`].
     pub address: Option<IpAddr>,
 }
 
@@ -116,9 +117,10 @@ pub struct Destination {
     pub workload: Option<String>,
     /// `namespace/name` from `portcullis.service`: the service that a waypoint serves.
     pub service: Option<String>,
-    /// The local address of the connection.
+    /// The local address of the connection; `None` for a unix socket, or [`Missing`].
     pub address: Option<IpAddr>,
-    /// The local port: the workload's port, not the service's.
+    /// The local port: the workload's port, not the service's. `None` for a unix socket, or
+    /// [`Missing`].
     pub port: Option<u16>,
     /// The local certificate's SPIFFE ID.
     pub principal: Option<String>,
@@ -172,6 +174,26 @@ pub struct Checked {
     pub providers: Option<BTreeSet<String>>,
 }
 
+/// What every proxy sends and this request did not carry. Such a fact is not absent but unknown: a
+/// rule that lets pass must not rest on it, and one that stops may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The peer's address.
+    pub source_address: bool,
+    /// The local address.
+    pub destination_address: bool,
+    /// The local port.
+    pub destination_port: bool,
+}
+
+impl Missing {
+    /// True when anything is missing.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self.source_address || self.destination_address || self.destination_port
+    }
+}
+
 /// One request to decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -195,6 +217,8 @@ pub struct Request {
     pub metadata: BTreeMap<String, serde_json::Value>,
     /// What was found out beforehand.
     pub checked: Checked,
+    /// What of `source` and `destination` is unknown where it is `None`.
+    pub missing: Missing,
 }
 
 impl Request {
@@ -212,6 +236,7 @@ impl Request {
             jwt: None,
             metadata: BTreeMap::new(),
             checked: Checked::default(),
+            missing: Missing::default(),
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub custom_providers: BTreeMap<String, CustomProvider>,
     /// Workload that decides where no other fact names one: `namespace/name` or `kind/namespace/name`.
     pub default_workload: Option<String>,
+    /// `identity.require_svid`: a peer with more than one URI SAN has no identity to decide by.
+    pub require_svid: bool,
     /// A server denies what an unconfigured provider would decide; off-line it is only reported.
     pub serving: bool,
     /// Lower policies that validation refuses as istiod would (policy.md 1.15.8). Never in a server.
@@ -57,6 +59,7 @@ impl Default for Settings {
             workloads: Vec::new(),
             custom_providers: BTreeMap::new(),
             default_workload: None,
+            require_svid: false,
             serving: false,
             accept_invalid: false,
             memo: true,

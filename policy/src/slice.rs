@@ -10,6 +10,7 @@ use crate::index::Index;
 use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule, RuleId};
 use crate::peer_authentication::{Effective, PeerAuthentications, SetBy};
 use crate::policy_set::{PolicySet, UserPolicyId};
+use crate::reads::Reads;
 use crate::request::Target;
 use crate::request_authentication::TokenRules;
 use crate::resource::MtlsMode;
@@ -116,6 +117,10 @@ pub struct Slice {
     pub has_trial: bool,
     /// User policies that can apply.
     pub user: Vec<Arc<UserPolicy>>,
+    /// What `rules` look at.
+    pub rules_read: Reads,
+    /// What `user` looks at.
+    pub user_reads: Reads,
     /// Where tokens are looked for.
     pub tokens: Option<TokenRules>,
     mtls: BTreeMap<Port, (MtlsMode, Option<Arc<Rule>>)>,
@@ -156,11 +161,15 @@ impl Slice {
         }
         rules.sort_by(|(a, _), (b, _)| a.cmp(b));
         let rules: Vec<Arc<Rule>> = rules.into_iter().map(|(_, rule)| rule).collect();
-        let user = contents
+        let user: Vec<Arc<UserPolicy>> = contents
             .user
             .iter()
             .filter_map(|id| set.user_policy(*id).cloned())
             .collect();
+        let rules_read = rules
+            .iter()
+            .fold(Reads::NONE, |reads, r| reads.and(Reads::of_rule(r)));
+        let user_reads = user.iter().fold(Reads::NONE, |reads, u| reads.and(u.reads));
         let index = Index::build(rules.iter().map(AsRef::as_ref));
         let tokens = TokenRules::combine(
             contents
@@ -189,6 +198,8 @@ impl Slice {
             has_allow_on_trial,
             has_trial,
             user,
+            rules_read,
+            user_reads,
             tokens,
             mtls,
             token_rule,

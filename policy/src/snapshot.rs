@@ -42,6 +42,7 @@ pub(crate) struct Parts {
     pub uids: Uids,
     pub custom_providers: BTreeMap<String, CustomProvider>,
     pub serving: bool,
+    pub require_svid: bool,
     pub memo: bool,
     /// The proposed set, compiled whole.
     pub candidate: Option<Arc<Snapshot>>,
@@ -116,6 +117,10 @@ impl Snapshot {
 
     pub(crate) fn custom_provider(&self, name: &str) -> Option<CustomProvider> {
         self.parts.custom_providers.get(name).copied()
+    }
+
+    pub(crate) fn requires_svid(&self) -> bool {
+        self.parts.require_svid
     }
 
     pub(crate) fn serving(&self) -> bool {

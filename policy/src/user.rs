@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::attachment::EnforcementPoint;
 use crate::cedar::program::FactTest;
 use crate::model::{Role, Rule};
+use crate::reads::Reads;
 
 pub use read::read;
 
@@ -39,6 +40,8 @@ pub struct UserPolicy {
     pub reach: Reach,
     /// Namespace it lives in; `None`: the root namespace.
     pub namespace: Option<String>,
+    /// What its conditions look at.
+    pub reads: Reads,
     /// Labels that the destination must have.
     pub selector: Vec<(String, String)>,
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use portcullis_policy::compile::compile;
 use portcullis_policy::decision::{Decision, Reason, Verdict};
 use portcullis_policy::reference::Reference;
+use portcullis_policy::request::{Missing, RemoteAddress, Request};
 use portcullis_policy::snapshot::Snapshot;
 use portcullis_tests::naive::{self, Answer, Facts, Ruling, World};
 use portcullis_tests::{convert, generate};
@@ -271,6 +272,76 @@ fn engine_agrees_with_the_full_cedar_set() {
                 return Ok(());
             }
             Err(format!("full   {full:?}\nengine {engine:?}"))
+        },
+    );
+}
+
+/// The same request with one fact, or all of them, not carried.
+fn with_gaps(request: &Request) -> impl Iterator<Item = (&'static str, Request)> {
+    type Gap = (&'static str, fn(&mut Request));
+    const GAPS: [Gap; 6] = [
+        ("source address", |r| {
+            r.source.address = None;
+            r.missing.source_address = true;
+        }),
+        ("destination address", |r| {
+            r.destination.address = None;
+            r.missing.destination_address = true;
+        }),
+        ("destination port", |r| {
+            r.destination.port = None;
+            r.missing.destination_port = true;
+        }),
+        ("client", |r| r.remote = RemoteAddress::Unknown),
+        ("method", |r| {
+            if let Some(http) = &mut r.http {
+                http.method.clear();
+            }
+        }),
+        ("host", |r| {
+            if let Some(http) = &mut r.http {
+                http.host.clear();
+            }
+        }),
+    ];
+    let one = GAPS.into_iter().map(|(name, gap)| {
+        let mut request = request.clone();
+        gap(&mut request);
+        (name, request)
+    });
+    let mut all = request.clone();
+    GAPS.iter().for_each(|(_, gap)| gap(&mut all));
+    all.missing = Missing {
+        source_address: true,
+        destination_address: true,
+        destination_port: true,
+    };
+    one.chain([("everything", all)])
+}
+
+/// A fact that is missing could have any value: what is allowed without it is allowed with the one
+/// that it has. Index and full Cedar set agree on it as well.
+#[test]
+fn a_missing_fact_never_opens() {
+    on_random_worlds(
+        |snapshot| Ok((Arc::clone(snapshot), Reference::new(snapshot)?)),
+        |(snapshot, reference), world, facts| {
+            let request = convert::request(world, facts);
+            let whole = snapshot.decide(&request);
+            for (gap, request) in with_gaps(&request) {
+                let lacking = snapshot.decide(&request);
+                if lacking.is_allow() && !whole.is_allow() {
+                    return Err(format!("without {gap} {lacking:?}\nwith it {whole:?}"));
+                }
+                if gap != "everything" {
+                    continue;
+                }
+                let full = reference.decide(&request).map(|full| full.verdict);
+                if full.unwrap_or(Verdict::Deny) != lacking.decision {
+                    return Err(format!("without {gap} {lacking:?}\nfull set {full:?}"));
+                }
+            }
+            Ok(())
         },
     );
 }

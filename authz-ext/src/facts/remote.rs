@@ -14,7 +14,11 @@ pub(super) fn address(
     if let Some(stated) = stated {
         return stated;
     }
-    let peer_address = peer.ip().map_or(RemoteAddress::None, RemoteAddress::Known);
+    let peer_address = match peer {
+        SocketPeer::Ip { address, .. } => RemoteAddress::Known(*address),
+        SocketPeer::Pipe => RemoteAddress::None,
+        SocketPeer::Unknown => RemoteAddress::Unknown,
+    };
     let mut forwarded = headers.map(forwarded_for).unwrap_or_default();
     if forwarded.is_empty() {
         return peer_address;

@@ -190,6 +190,13 @@ pub const KEYS: &[Key] = &[
         "none",
         "Destination of requests that name none and whose address belongs to none",
     ),
+    key("identity", "mapping", "empty", "Which identities count"),
+    key(
+        "identity.require_svid",
+        "boolean",
+        "`false`",
+        "Whether a peer whose certificate has more than one URI SAN is refused (`ambiguous_identity`): by the SPIFFE standard such a certificate is no SVID, while Envoy tries each name",
+    ),
     key(
         "reload",
         "mapping",

@@ -75,6 +75,13 @@ impl Reader {
                 }
                 "custom_providers" => config.custom_providers = self.custom_providers(node),
                 "default_workload" => config.default_workload = self.workload_name(node),
+                "identity" => {
+                    for (name, node) in self.fields(node, "identity") {
+                        if name == "require_svid" {
+                            config.require_svid = self.boolean(node);
+                        }
+                    }
+                }
                 "reload" => {
                     for (name, node) in self.fields(node, "reload") {
                         match (name, self.duration(node)) {

@@ -127,13 +127,6 @@ pub fn lean(facts: &Facts<'_>, attributes: Attributes, texts: &FactTexts) -> Con
     if !source.is_empty() {
         put(&mut context, "source", record(source));
     }
-    if attributes.has(Attributes::PORT) {
-        let mut destination = Record::new();
-        if let Some(port) = facts.request.destination.port {
-            put(&mut destination, "port", Value::from(i64::from(port)));
-        }
-        put(&mut context, "destination", record(destination));
-    }
     if attributes.has(Attributes::SNI) {
         let mut connection = Record::new();
         put(&mut connection, "sni", string(&facts.sni));

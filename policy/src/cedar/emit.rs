@@ -256,18 +256,6 @@ fn matcher(rule: &Rule, clause: &Clause, matcher: &Matcher) -> Expr {
             };
             contains(context(&["source", "identities"]), id)
         }
-        Matcher::DestinationPort(port) => {
-            let has = Expr::HasAttr {
-                expr: Arc::new(context(&["destination"])),
-                attrs: nonempty::NonEmpty::new(SmolStr::from("port")),
-            };
-            let equal = binary(
-                BinaryOp::Eq,
-                context(&["destination", "port"]),
-                Expr::Literal(Literal::Long(i64::from(*port))),
-            );
-            binary(BinaryOp::And, has, equal)
-        }
         Matcher::Sni(pattern) => text(context(&["connection", "sni"]), pattern),
         Matcher::Method(pattern) => text(context(&["http", "method"]), pattern),
         Matcher::Host(pattern) => text(context(&["http", "host"]), pattern),

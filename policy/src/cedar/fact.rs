@@ -83,6 +83,7 @@ pub fn of(rule: &Rule, clause: &Clause, matcher: &Matcher) -> Option<(FactSet, S
     } else {
         FactSet::Possible
     };
+    let uncertain = |text: String| Some((uncertain_kind, SmolStr::from(text)));
     let text = match matcher {
         Matcher::Identity(IdentityField::Principal, pattern)
             if matches!(pattern.form(), crate::text::Form::Exact(_)) =>
@@ -100,14 +101,15 @@ pub fn of(rule: &Rule, clause: &Clause, matcher: &Matcher) -> Option<(FactSet, S
             )
         }
         Matcher::Identity(field, pattern) => format!("{}: {}", field.as_str(), pattern.text()),
-        Matcher::SourceIp(cidr) => format!("source.ip: {}", cidr.text()),
-        Matcher::DestinationIp(cidr) => format!("destination.ip: {}", cidr.text()),
-        Matcher::RemoteIp(cidr) => {
-            return Some((uncertain_kind, format!("remote.ip: {}", cidr.text()).into()));
+        Matcher::SourceIp(cidr) => return uncertain(format!("source.ip: {}", cidr.text())),
+        Matcher::DestinationIp(cidr) => {
+            return uncertain(format!("destination.ip: {}", cidr.text()));
         }
+        Matcher::DestinationPort(port) => return uncertain(format!("destination.port: {port}")),
+        Matcher::RemoteIp(cidr) => return uncertain(format!("remote.ip: {}", cidr.text())),
         Matcher::Header(name, value) => {
-            let text = format!("request.headers[{}]: {}", escape(&name.0), value.text());
-            return Some((uncertain_kind, text.into()));
+            let name = escape(&name.0);
+            return uncertain(format!("request.headers[{name}]: {}", value.text()));
         }
         Matcher::Template(template) => {
             return Some((FactSet::Templates, SmolStr::from(template.text())));
@@ -139,8 +141,7 @@ pub fn of(rule: &Rule, clause: &Clause, matcher: &Matcher) -> Option<(FactSet, S
             )
         }
         Matcher::UnverifiedToken => UNVERIFIED_TOKEN.to_owned(),
-        Matcher::DestinationPort(_)
-        | Matcher::Sni(_)
+        Matcher::Sni(_)
         | Matcher::Method(_)
         | Matcher::Host(_)
         | Matcher::Path(_)

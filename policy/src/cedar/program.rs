@@ -21,8 +21,6 @@ impl Attributes {
     pub const IDENTITIES: Self = Self(1);
     /// `context.source.certificate`.
     pub const CERTIFICATE: Self = Self(1 << 1);
-    /// `context.destination.port`.
-    pub const PORT: Self = Self(1 << 2);
     /// `context.connection.sni`.
     pub const SNI: Self = Self(1 << 3);
     /// `context.http.method`.
@@ -72,11 +70,6 @@ impl Attributes {
         if self.has(Self::CERTIFICATE) {
             key.push(u8::from(facts.peer_certificate()));
         }
-        if self.has(Self::PORT) {
-            let port = facts.request.destination.port;
-            key.push(u8::from(port.is_some()));
-            key.extend_from_slice(&port.unwrap_or_default().to_le_bytes());
-        }
     }
 
     fn read_by(matcher: &Matcher) -> Self {
@@ -87,7 +80,6 @@ impl Attributes {
                 Self::IDENTITIES
             }
             Matcher::PeerCertificate => Self::CERTIFICATE,
-            Matcher::DestinationPort(_) => Self::PORT,
             Matcher::Sni(_) => Self::SNI,
             Matcher::Method(_) => Self::METHOD,
             Matcher::Path(_) => Self::PATH,
@@ -118,6 +110,11 @@ impl FactTest {
             any: vec![matcher],
             certain: set != FactSet::Possible,
         }
+    }
+
+    /// What the fact looks at.
+    pub fn matchers(&self) -> impl Iterator<Item = &Matcher> {
+        self.any.iter()
     }
 
     /// Whether the fact stands in its set for this request.

@@ -78,12 +78,19 @@ pub(super) fn layers(
     } else {
         say_count(&mut say, "ALLOW", &allow);
     }
-    if reason == Reason::RemoteAddressUnknown {
-        say(
+    let missing = request.missing.any();
+    match reason {
+        Reason::InvalidRequest | Reason::RemoteAddressUnknown if missing => say(
+            "the request does not carry an address or a port that every proxy sends; some value of \
+             it would have been allowed, so deny wins"
+                .to_owned(),
+        ),
+        Reason::RemoteAddressUnknown => say(
             "the client's address is not known: x-forwarded-for is there and nothing says how many \
              proxies to trust; another address would have been allowed, so deny wins"
                 .to_owned(),
-        );
+        ),
+        _ => {}
     }
 }
 

@@ -49,6 +49,10 @@ pub(crate) fn explain(
     };
     destination(&mut told, snapshot, &located);
     let request = &*crate::facts::peer::seen(located.resolved.target, request);
+    if let Some(why) = decide::closed(snapshot, &located, request) {
+        told.steps.push(why.to_string());
+        return told;
+    }
     let paths = match decide::paths(snapshot, request, located.dialect) {
         Ok(paths) => paths,
         Err(why) => {
@@ -176,7 +180,9 @@ fn rules(mut reports: Vec<RuleReport>, decision: &Decision, all: bool) -> Vec<Ru
     let on_trial = |r: &RuleReport| r.dry_run && r.outcome == Outcome::Matched;
     match decision.reason {
         Reason::MtlsRequired | Reason::TokenUnverified => Vec::new(),
-        Reason::NoAllowMatched | Reason::RemoteAddressUnknown if decision.policies.is_empty() => {
+        Reason::NoAllowMatched | Reason::RemoteAddressUnknown | Reason::InvalidRequest
+            if decision.policies.is_empty() =>
+        {
             // Why not: the nearest rules that would have allowed, and those that fell away.
             reports.retain(|r| {
                 on_trial(r) || (matches!(r.action.as_str(), "ALLOW" | "permit") && !r.dry_run)
@@ -318,11 +324,7 @@ fn user_reports(
     facts: &Facts<'_>,
 ) -> Vec<RuleReport> {
     let user = &located.slice.user;
-    let Some(workload) = snapshot.inventory().workload(located.resolved.workload) else {
-        return Vec::new();
-    };
-    let target = located.resolved.target;
-    let answers = worker.evaluate_user(facts, target, user, workload, snapshot.uids());
+    let answers = decide::user_answers(snapshot, worker, located, facts);
     let report = |(policy, answer): (&Arc<UserPolicy>, Answer)| RuleReport {
         id: policy.rule.id.to_string(),
         action: if policy.is_permit() {

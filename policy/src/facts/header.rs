@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{HttpFacts, Match};
+use crate::request::Headers;
 use crate::text::{Form, Pattern};
 
 /// Names that Envoy keeps inline: repeats stay one comma-joined value (policy.md 1.15.1).
@@ -31,6 +32,9 @@ const INLINE: [&str; 23] = [
     "x-forwarded-proto",
     "x-request-id",
 ];
+
+/// Optional white space around a header's value.
+const OWS: [char; 2] = [' ', '\t'];
 
 /// The occurrences of a header.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,6 +101,62 @@ pub fn is_joined(http: &HttpFacts<'_>, name: &str) -> bool {
     matches!(values(http, name), Values::Joined(_))
 }
 
+/// More pieces than this are not put together in every way: there would be too many ways.
+const MOST_PIECES: usize = 16;
+
+/// Takes headers that were merged on the way apart at every comma.
+pub fn cut_everywhere(headers: &mut Headers) {
+    cut(headers, |pieces, _| {
+        pieces.iter().map(|p| (*p).to_owned()).collect()
+    });
+}
+
+/// Gives headers that were merged on the way every value that one of their occurrences could have had,
+/// all at once: an over-approximation.
+pub fn cut_in_every_way(headers: &mut Headers) {
+    cut(headers, |pieces, whole| {
+        if pieces.len() > MOST_PIECES {
+            let all = pieces.iter().copied().chain([whole]);
+            return all.map(str::to_owned).collect();
+        }
+        let mut runs = Vec::new();
+        for from in 0..pieces.len() {
+            for to in from..pieces.len() {
+                runs.push(pieces.get(from..=to).unwrap_or_default().join(","));
+            }
+        }
+        runs
+    });
+}
+
+fn cut(headers: &mut Headers, into: fn(&[&str], &str) -> Vec<String>) {
+    let mut merged: Vec<(String, String)> = Vec::new();
+    for (name, value) in headers.entries.drain(..) {
+        // Names that differed in case only are one header.
+        match merged.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, joined)) => {
+                joined.push(',');
+                joined.push_str(&value);
+            }
+            None => merged.push((name, value)),
+        }
+    }
+    headers.entries = merged
+        .into_iter()
+        .flat_map(|(name, value)| {
+            let inline = INLINE.binary_search(&name.as_str()).is_ok();
+            let values = if inline || !value.contains(',') {
+                vec![value]
+            } else {
+                let pieces: Vec<&str> = value.split(',').map(|p| p.trim_matches(OWS)).collect();
+                into(&pieces, &value)
+            };
+            values.into_iter().map(move |value| (name.clone(), value))
+        })
+        .collect();
+    headers.merged = false;
+}
+
 pub fn matches(http: &HttpFacts<'_>, name: &str, wanted: &Pattern) -> Match {
     match values(http, name) {
         Values::Known(values) => Match::known(values.iter().any(|v| wanted.matches(v))),
@@ -107,17 +167,16 @@ pub fn matches(http: &HttpFacts<'_>, name: &str, wanted: &Pattern) -> Match {
 /// A joined text could be cut at any comma. The form certainly matches only if the first or the last
 /// piece decides alone; it possibly matches if some run of pieces does.
 fn joined(pattern: &Pattern, value: &str) -> Match {
-    let ows = [' ', '\t'];
     let first = value
         .split(',')
         .next()
         .unwrap_or_default()
-        .trim_matches(ows);
+        .trim_matches(OWS);
     let last = value
         .rsplit(',')
         .next()
         .unwrap_or_default()
-        .trim_matches(ows);
+        .trim_matches(OWS);
     let (certain, needle, from_start, to_end) = match pattern.form() {
         Form::Any => return Match::YES,
         Form::Exact(text) => (false, text, true, true),
@@ -133,8 +192,8 @@ fn joined(pattern: &Pattern, value: &str) -> Match {
             let Some(after) = rest.strip_prefix(needle.as_str()) else {
                 return false;
             };
-            let before = value.get(..at).unwrap_or_default().trim_end_matches(ows);
-            let after = after.trim_start_matches(ows);
+            let before = value.get(..at).unwrap_or_default().trim_end_matches(OWS);
+            let after = after.trim_start_matches(OWS);
             (!from_start || before.is_empty() || before.ends_with(','))
                 && (!to_end || after.is_empty() || after.starts_with(','))
         });
@@ -155,7 +214,7 @@ pub fn describe(http: &HttpFacts<'_>, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Headers, Http};
+    use crate::request::Http;
 
     fn check(entries: &[(&str, &str)], merged: bool, name: &str, wanted: &str) -> (bool, bool) {
         let http = Http {

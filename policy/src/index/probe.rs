@@ -27,8 +27,15 @@ pub struct Probes {
     headers: FxHashMap<Arc<str>, Vec<u32>>,
     claims: FxHashMap<Vec<Arc<str>>, u64>,
     request_principal: bool,
-    /// Rules filed under client addresses: all of them possibly match where it is not known.
-    remote: Vec<u32>,
+    /// Rules filed under addresses and ports: all of them possibly match where those are not known.
+    unknown: FxHashMap<Unknown, Vec<u32>>,
+}
+
+/// A fact that a request may leave unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Unknown {
+    Address(AddressField),
+    Port,
 }
 
 /// Which forms of a text are filed, and how long they are.
@@ -70,11 +77,12 @@ impl Probes {
             Key::ZtunnelNamespace(_) | Key::ZtunnelAccount(_) => self.ztunnel = true,
             Key::Block(field, block) => {
                 self.blocks.insert((*field, block.version, block.length));
-                if *field == AddressField::Remote {
-                    self.remote.push(place);
-                }
+                self.note(Unknown::Address(*field), place);
             }
-            Key::Port(_) => self.port = true,
+            Key::Port(_) => {
+                self.port = true;
+                self.note(Unknown::Port, place);
+            }
             Key::Exact(TextField::Header(name), _) => match self.headers.get_mut(*name) {
                 Some(places) => places.push(place),
                 None => {
@@ -105,6 +113,10 @@ impl Probes {
     pub fn file_claim(&mut self, hash: u64, path: &[Arc<str>]) {
         // By path: two paths with one hash must both be looked at.
         self.claims.insert(path.to_vec(), hash);
+    }
+
+    fn note(&mut self, what: Unknown, place: u32) {
+        self.unknown.entry(what).or_default().push(place);
     }
 
     fn lengths(&mut self, field: TextField<'_>) -> Option<&mut Lengths> {
@@ -196,8 +208,25 @@ impl Probes {
 
     /// Adds the rules whose filing says nothing because the request is uncertain there.
     pub fn uncertain(&self, facts: &Facts<'_>, found: &mut Vec<u32>) {
-        if facts.request.remote == RemoteAddress::Unknown {
-            found.extend(&self.remote);
+        let missing = facts.request.missing;
+        for (is_unknown, what) in [
+            (
+                facts.request.remote == RemoteAddress::Unknown,
+                Unknown::Address(AddressField::Remote),
+            ),
+            (
+                missing.source_address,
+                Unknown::Address(AddressField::Source),
+            ),
+            (
+                missing.destination_address,
+                Unknown::Address(AddressField::Destination),
+            ),
+            (missing.destination_port, Unknown::Port),
+        ] {
+            if let (true, Some(places)) = (is_unknown, self.unknown.get(&what)) {
+                found.extend(places);
+            }
         }
         for (name, places) in &self.headers {
             if facts.header_is_joined(name) {

@@ -17,6 +17,7 @@ use crate::diagnostic::{Diagnostic, Location, code};
 use crate::lower;
 use crate::model::{Dialect, Matcher, Role, Rule, RuleId};
 use crate::path::template::PathTemplate;
+use crate::reads::Reads;
 use crate::resource::CedarFile;
 
 /// Reads every policy of a file. `root_namespace` is where policies without `@namespace` live.
@@ -170,6 +171,11 @@ impl Reader<'_> {
             Reach::Mesh
         });
         let facts = self.facts(&mut errors);
+        let conditions = self.template.non_scope_constraints();
+        let reads = facts.iter().flat_map(FactTest::matchers).fold(
+            conditions.map_or(Reads::NONE, Reads::of_expr),
+            |reads, matcher| reads.and(Reads::of_matcher(matcher)),
+        );
         let text = self.text(namespace, &selector);
         errors.extend(self.check(&text));
         if !errors.is_empty() {
@@ -215,6 +221,7 @@ impl Reader<'_> {
             rule: Arc::new(rule),
             text: Arc::from(text.as_str()),
             facts,
+            reads,
             reach,
             namespace: namespace.map(str::to_owned),
             selector,
