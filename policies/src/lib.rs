@@ -18,6 +18,7 @@ pub const CASES: &[&str] = &[
     "cases/destination/found",
     "cases/dry-run/annotation",
     "cases/dry-run/candidate",
+    "cases/dry-run/candidate-cedar",
     "cases/empty-forms",
     "cases/gateway",
     "cases/headers/each",

@@ -52,11 +52,11 @@ impl Compiler {
             None => None,
             Some(proposed) => {
                 let proposed = self.read(proposed);
-                let together = overlay(&base, &proposed);
+                let kept = overlay(&base, &proposed);
                 let revision =
                     revision(&documents.base, Some(proposed_sources(documents)), settings);
                 Some(Arc::new(
-                    self.snapshot(&together, settings, revision, None)?,
+                    self.snapshot(&kept, &proposed, settings, revision, None)?,
                 ))
             }
         };
@@ -68,7 +68,7 @@ impl Compiler {
             .collect();
         self.files.retain(|file, _| named.contains(file.as_ref()));
         let revision = revision(&documents.base, None, settings);
-        self.snapshot(&base, settings, revision, candidate)
+        self.snapshot(&base, &[], settings, revision, candidate)
     }
 
     /// Reads every file, or takes what it was read to last time.
@@ -93,17 +93,16 @@ impl Compiler {
 
     fn snapshot(
         &mut self,
-        files: &[Arc<FileResources>],
+        base: &[Arc<FileResources>],
+        proposed: &[Arc<FileResources>],
         settings: &Settings,
         revision: String,
         candidate: Option<Arc<Snapshot>>,
     ) -> Result<Snapshot, Vec<Diagnostic>> {
-        let resources: Vec<Arc<Resource>> = files
-            .iter()
-            .flat_map(|f| f.resources.iter().cloned())
-            .collect();
-        let mut diagnostics: Vec<Diagnostic> = files
-            .iter()
+        let files = || base.iter().chain(proposed);
+        let resources: Vec<Arc<Resource>> =
+            files().flat_map(|f| f.resources.iter().cloned()).collect();
+        let mut diagnostics: Vec<Diagnostic> = files()
             .flat_map(|f| f.diagnostics.iter().cloned())
             .collect();
         let (mesh, notes) = Mesh::resolve(&resources, settings);
@@ -122,14 +121,19 @@ impl Compiler {
             .collect();
         diagnostics.extend(lint(&all, &mesh.root_namespace, &trust_domains));
         let policies = self.lower(&resources, &mesh, &mut diagnostics);
-        let mut user_policies = Vec::new();
-        for resource in &resources {
-            if let Resource::Cedar(file) = resource.as_ref() {
-                let (policies, found) = user::read(file, &mesh.root_namespace);
-                user_policies.extend(policies.into_iter().map(Arc::new));
-                diagnostics.extend(found);
+        let mut cedar = |files: &[Arc<FileResources>]| {
+            let mut all = Vec::new();
+            for resource in files.iter().flat_map(|f| &f.resources) {
+                if let Resource::Cedar(file) = resource.as_ref() {
+                    let (policies, found) = user::read(file, &mesh.root_namespace);
+                    all.extend(policies);
+                    diagnostics.extend(found);
+                }
             }
-        }
+            all
+        };
+        let (user_policies, twice) = user::overlay(cedar(base), cedar(proposed));
+        diagnostics.extend(twice);
         let uids = Uids::new().map_err(|e| vec![defect(&e, Location::default())])?;
         let refused = diagnostics
             .iter()
@@ -138,6 +142,11 @@ impl Compiler {
             return Err(diagnostics);
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
+        let workloads: Vec<_> = inventory
+            .workloads()
+            .map(|(_, workload)| workload)
+            .collect();
+        diagnostics.extend(user::diagnose(&user_policies, &workloads));
         let set = PolicySet::new(policies, user_policies, &resources, &mesh);
         diagnostics.extend(inventory.diagnose(&resources));
         diagnostics.extend(set.peer_authentications().diagnose(&inventory, &resources));
@@ -310,7 +319,8 @@ fn defect(why: &str, at: Location) -> Diagnostic {
         .with_hint("this is a defect of Portcullis: please report it with the manifest")
 }
 
-/// The resources of `base` with those of `proposed` in the place of their namesakes.
+/// The resources of `base` without those that have a namesake in `proposed`. User policies have names of
+/// their own, [`user::overlay`].
 fn overlay(
     base: &[Arc<FileResources>],
     proposed: &[Arc<FileResources>],
@@ -330,7 +340,7 @@ fn overlay(
             diagnostics: file.diagnostics.clone(),
         })
     });
-    kept.chain(proposed.iter().cloned()).collect()
+    kept.collect()
 }
 
 /// Kind, namespace and name of what a proposal can replace.

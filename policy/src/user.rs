@@ -9,10 +9,14 @@ mod read;
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::attachment::EnforcementPoint;
 use crate::cedar::program::FactTest;
+use crate::diagnostic::{Diagnostic, Location, code};
 use crate::model::{Role, Rule};
 use crate::reads::Reads;
+use crate::resource::Workload;
 
 pub use read::read;
 
@@ -46,6 +50,89 @@ pub struct UserPolicy {
     pub selector: Vec<(String, String)>,
 }
 
+/// Removes from `base` what `proposed` replaces, and reports two of one name among either.
+///
+/// A proposal replaces the policy of the same namespace and `@id`, whichever file it stands in.
+#[must_use]
+pub fn overlay(
+    base: Vec<UserPolicy>,
+    proposed: Vec<UserPolicy>,
+) -> (Vec<Arc<UserPolicy>>, Vec<Diagnostic>) {
+    let name = |policy: &UserPolicy| policy.rule.id.to_string();
+    let mut diagnostics = Vec::new();
+    let mut once = |policies: &[UserPolicy]| {
+        let mut names: FxHashMap<String, Location> = FxHashMap::default();
+        for policy in policies {
+            if let Some(first) = names.insert(name(policy), policy.rule.at.clone()) {
+                let message = format!("policy `{}` stands twice, first at {first}", name(policy));
+                diagnostics.push(
+                    code::CEDAR_DUPLICATE
+                        .at(policy.rule.at.clone(), message)
+                        .with_hint("give each policy an `@id` of its own"),
+                );
+            }
+        }
+        names
+    };
+    once(&base);
+    let replaced = once(&proposed);
+    let kept = base
+        .into_iter()
+        .filter(|policy| !replaced.contains_key(&name(policy)));
+    let all = kept.chain(proposed).map(Arc::new).collect();
+    (all, diagnostics)
+}
+
+/// Reports policies whose scope holds for no workload of the set, where it has any.
+#[must_use]
+pub fn diagnose(policies: &[Arc<UserPolicy>], workloads: &[&Workload]) -> Vec<Diagnostic> {
+    if workloads.is_empty() {
+        return Vec::new();
+    }
+    let nowhere = policies.iter().filter(|policy| {
+        !workloads
+            .iter()
+            .any(|workload| policy.selects_workload(workload))
+    });
+    nowhere
+        .map(|policy| {
+            let message = match (&policy.reach, policy.selector.is_empty()) {
+                (Reach::Workload(name), true) => format!("no workload of this set is `{name}`"),
+                (Reach::Namespace(namespace), true) => {
+                    format!("no workload of this set is in namespace `{namespace}`")
+                }
+                (Reach::Mesh, true) => format!(
+                    "no workload of this set is in the policy's namespace `{}`",
+                    policy.rule.id.namespace
+                ),
+                (_, false) => {
+                    "no workload of this set has the selector's labels where the policy looks"
+                        .to_owned()
+                }
+            };
+            let hint = match &policy.reach {
+                Reach::Workload(name) => nearest(name, workloads),
+                Reach::Mesh | Reach::Namespace(_) => None,
+            };
+            let found = code::CEDAR_NOWHERE.at(policy.rule.at.clone(), message);
+            match hint {
+                Some(near) => found.with_hint(format!("did you mean `{near}`?")),
+                None => found,
+            }
+        })
+        .collect()
+}
+
+fn nearest(name: &str, workloads: &[&Workload]) -> Option<String> {
+    workloads
+        .iter()
+        .map(|w| format!("{}/{}", w.namespace, w.name))
+        .map(|other| (strsim::damerau_levenshtein(name, &other), other))
+        .filter(|(distance, _)| *distance <= 3)
+        .min()
+        .map(|(_, other)| other)
+}
+
 impl UserPolicy {
     /// True for a permit.
     #[must_use]
@@ -56,7 +143,10 @@ impl UserPolicy {
     /// Whether its scope can hold at `point`.
     #[must_use]
     pub fn selects(&self, point: &EnforcementPoint<'_>) -> bool {
-        let workload = point.workload;
+        self.selects_workload(point.workload)
+    }
+
+    fn selects_workload(&self, workload: &Workload) -> bool {
         let reached = match &self.reach {
             Reach::Mesh => true,
             Reach::Namespace(namespace) => workload.namespace == *namespace,

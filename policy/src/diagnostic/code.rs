@@ -82,8 +82,8 @@ codes! {
         "Names of objects follow RFC 1123: lower-case letters, digits, `-` and, in most kinds, `.`.";
     DEFAULT_NAMESPACE = "PC0015", Note, "no namespace",
         "A namespaced object without `metadata.namespace` is read as one of namespace `default`.";
-    LOOKALIKE_KIND = "PC0016", Warning, "the kind of a policy in another API group",
-        "The kind is known, the API group is not, so the document decides nothing.";
+    LOOKALIKE_KIND = "PC0016", Error, "the kind of a policy in a misspelt API group",
+        "The kind is known, the API group is not: the API server refuses the document, and it decides nothing.";
     UNKNOWN_FIELD = "PC0020", Error, "a field that the kind does not have",
         "The API server drops or refuses unknown fields; a misspelt one silently changes what a policy means.";
     WRONG_TYPE = "PC0021", Error, "a value of the wrong type",
@@ -184,6 +184,8 @@ codes! {
         "The port is part of the value: `example.com` is not `example.com:8080`. Where a miss opens, this is a warning.";
     HEADER_NEVER = "PC0132", Warning, "a header name that no request has",
         "HTTP does not allow the character in a name.";
+    HOST_NEVER = "PC0133", Warning, "a host that no request has",
+        "Hosts are compared with `:authority`, which has neither scheme nor path.";
     PORTS_WITHOUT_SELECTOR = "PC0201", Error, "ports on a PeerAuthentication without a selector",
         "Ports are those of workloads, so a policy for a namespace or the mesh has none.";
     NO_PORTS = "PC0202", Error, "portLevelMtls without a port",
@@ -254,6 +256,8 @@ codes! {
         "Facts are computed for the texts that policies name, so a policy names them as literals.";
     CEDAR_DUPLICATE = "PC0607", Error, "two Cedar policies of one name",
         "Decisions report policies by namespace and `@id`.";
+    CEDAR_NOWHERE = "PC0608", Warning, "a Cedar policy that reaches no workload",
+        "The set has workloads, but none that the policy's scope, namespace and selector name.";
     INTERNAL = "PC0900", Error, "a generated policy that Cedar refuses",
         "A defect of Portcullis: please report it with the manifest.";
 }

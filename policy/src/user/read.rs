@@ -1,6 +1,5 @@
 //! `.cedar` text to user policies, or diagnostics.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
@@ -47,7 +46,6 @@ pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Dia
     let mut templates: Vec<&ast::Template> = set.all_templates().collect();
     templates.sort_by_key(|t| t.loc().map_or(0, |l| l.start()));
     let mut policies = Vec::new();
-    let mut names = BTreeSet::new();
     for (index, template) in templates.into_iter().enumerate() {
         let reader = Reader {
             file,
@@ -57,15 +55,6 @@ pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Dia
         };
         match reader.policy() {
             Ok((policy, warnings)) => {
-                if !names.insert((
-                    policy.rule.id.namespace.clone(),
-                    policy.rule.id.name.clone(),
-                )) {
-                    diagnostics.push(code::CEDAR_DUPLICATE.at(
-                        reader.at(),
-                        format!("policy `{}` stands twice", policy.rule.id),
-                    ));
-                }
                 diagnostics.extend(warnings);
                 policies.push(policy);
             }
@@ -177,7 +166,7 @@ impl Reader<'_> {
             |reads, matcher| reads.and(Reads::of_matcher(matcher)),
         );
         let text = self.text(namespace, &selector);
-        errors.extend(self.check(&text));
+        errors.extend(self.check(&name, &text));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -290,7 +279,15 @@ impl Reader<'_> {
         };
         let id: &str = uid.eid().as_ref();
         match uid.entity_type().to_string().as_str() {
-            "Workload" => Ok(Reach::Workload(id.to_owned())),
+            "Workload" if id.split('/').count() == 2 => Ok(Reach::Workload(id.to_owned())),
+            "Workload" => Err(Box::new(
+                code::CEDAR_SCOPE
+                    .at(
+                        self.at(),
+                        format!("`Workload::\"{}\"` is no destination", id.escape_debug()),
+                    )
+                    .with_hint("the id of a destination is `namespace/name`"),
+            )),
             "Namespace" => Ok(Reach::Namespace(id.to_owned())),
             other => Err(Box::new(
                 code::CEDAR_SCOPE
@@ -325,11 +322,18 @@ impl Reader<'_> {
         format!("{body}\nwhen {{ {} }};", conditions.join(" && "))
     }
 
-    fn check(&self, text: &str) -> Vec<Diagnostic> {
-        let set = match parser::parse_policyset(text) {
-            Ok(set) => set,
-            Err(e) => return vec![code::CEDAR_SYNTAX.at(self.at(), e.to_string())],
-        };
+    fn check(&self, name: &str, text: &str) -> Vec<Diagnostic> {
+        let id = ast::PolicyID::from_string(name);
+        let mut set = ast::PolicySet::new();
+        let added = parser::parse_policy(Some(id), text)
+            .map_err(|e| e.to_string())
+            .and_then(|policy| {
+                set.add(ast::Policy::from(policy))
+                    .map_err(|e| e.to_string())
+            });
+        if let Err(why) = added {
+            return vec![code::CEDAR_SYNTAX.at(self.at(), why)];
+        }
         let refused = schema::validate(&set).err().unwrap_or_default();
         refused
             .into_iter()

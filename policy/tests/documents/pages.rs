@@ -42,19 +42,23 @@ fn pages_and_index_say_what_the_registry_says() {
     }
 }
 
-/// Text of the page's example, with a file name that says what it is.
-fn example(page: &str) -> Option<(&'static str, String)> {
-    let (_, example) = page.split_once("## Example\n")?;
-    let (example, _) = example.split_once("\n## What to do")?;
-    for (fence, file) in [
+/// The page's example, each block under a file name that says what it is.
+fn example(page: &str) -> Vec<(&'static str, String)> {
+    let Some((_, example)) = page.split_once("## Example\n") else {
+        return Vec::new();
+    };
+    let (example, _) = example.split_once("\n## What to do").unwrap();
+    let fences = [
         ("```yaml\n", "example.yaml"),
         ("```cedar\n", "example.cedar"),
-    ] {
-        if let Some((_, rest)) = example.split_once(fence) {
-            return Some((file, rest.split_once("```").unwrap().0.to_owned()));
-        }
-    }
-    None
+    ];
+    fences
+        .iter()
+        .filter_map(|(fence, file)| {
+            let (_, rest) = example.split_once(fence)?;
+            Some((*file, rest.split_once("```").unwrap().0.to_owned()))
+        })
+        .collect()
 }
 
 /// Input for codes whose example is no text that a page could hold.
@@ -89,16 +93,19 @@ fn the_example_of_every_page_raises_its_code() {
         if *code == &code::INTERNAL {
             continue;
         }
-        let (file, bytes, settings) = match example(&page(code)) {
-            Some((file, text)) => (file, text.into_bytes(), Settings::default()),
-            None => {
-                let (bytes, settings) =
-                    generated(code.id).unwrap_or_else(|| panic!("{}: no example", code.id));
-                ("example.yaml", bytes, settings)
-            }
-        };
+        let mut settings = Settings::default();
+        let mut base: Vec<_> = example(&page(code))
+            .iter()
+            .map(|(file, text)| source(file, text.as_bytes()))
+            .collect();
+        if base.is_empty() {
+            let (bytes, other) =
+                generated(code.id).unwrap_or_else(|| panic!("{}: no example", code.id));
+            base.push(source("example.yaml", &bytes));
+            settings = other;
+        }
         let documents = Documents {
-            base: vec![source(file, &bytes)],
+            base,
             candidate: None,
         };
         let diagnostics = match compile(&documents, &settings) {

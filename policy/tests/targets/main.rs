@@ -17,6 +17,10 @@ use portcullis_policy::settings::Settings;
 use portcullis_policy::snapshot::Snapshot;
 
 fn snapshot(manifests: &[&str]) -> Arc<Snapshot> {
+    snapshot_with(manifests, &Settings::default())
+}
+
+fn snapshot_with(manifests: &[&str], settings: &Settings) -> Arc<Snapshot> {
     let text = manifests.join("\n---\n");
     let file = SourceText {
         file: "test.yaml".into(),
@@ -26,7 +30,7 @@ fn snapshot(manifests: &[&str]) -> Arc<Snapshot> {
         base: vec![file],
         candidate: None,
     };
-    let compiled = compile(&documents, &Settings::default());
+    let compiled = compile(&documents, settings);
     let lines =
         |refused: Vec<Diagnostic>| refused.iter().map(ToString::to_string).collect::<Vec<_>>();
     Arc::new(compiled.map_err(lines).unwrap())

@@ -1,5 +1,6 @@
-use crate::{WEB, at_port, decide, get, on, plaintext, snapshot, tcp};
-use portcullis_policy::request::{Request, Target};
+use crate::{WEB, at_port, decide, get, on, plaintext, snapshot, snapshot_with, tcp};
+use portcullis_policy::request::{Identity, Request, Target};
+use portcullis_policy::settings::Settings;
 
 const OPEN: &str = "allow no_allow_policy";
 
@@ -114,4 +115,22 @@ spec: {{action: {action}, rules: [{{}}]}}
         &get("foo/web"),
         "deny denied_by foo/p#rule[0]",
     );
+}
+
+#[test]
+fn a_certificate_with_two_ids_is_no_svid_where_one_is_required() {
+    let mut request = get("foo/web");
+    let second = Identity {
+        value: "spiffe://cluster.local/ns/foo/sa/second".into(),
+        ..request.source.identities[0].clone()
+    };
+    let settings = Settings {
+        require_svid: true,
+        ..Settings::default()
+    };
+    let strict = snapshot_with(&[WEB], &settings);
+    assert_eq!(decide(&strict, &request), "allow no_allow_policy");
+    request.source.identities.push(second);
+    assert_eq!(decide(&strict, &request), "deny ambiguous_identity");
+    assert_eq!(decide(&snapshot(&[WEB]), &request), "allow no_allow_policy");
 }

@@ -145,6 +145,8 @@ pub(super) fn path(value: &Located<String>, opens: bool, path: &Path<'_>, reader
         Some("every path starts with `/`")
     } else if body.split('/').any(|segment| matches!(segment, "." | "..")) {
         Some("`.` and `..` are resolved before paths are compared")
+    } else if encodes_unreserved(text) {
+        Some("a letter, a digit and each of `-._~` are decoded before paths are compared")
     } else {
         None
     };
@@ -159,6 +161,15 @@ pub(super) fn path(value: &Located<String>, opens: bool, path: &Path<'_>, reader
     }
 }
 
+/// True for `%61` and its like: any normalisation decodes it (RFC 3986, 6.2.2.2).
+fn encodes_unreserved(text: &str) -> bool {
+    text.match_indices('%').any(|(at, _)| {
+        let digits = text.get(at.saturating_add(1)..at.saturating_add(3));
+        let octet = digits.and_then(|d| u8::from_str_radix(d, 16).ok());
+        octet.is_some_and(|o| o.is_ascii_alphanumeric() || b"-._~".contains(&o))
+    })
+}
+
 /// A host among its siblings.
 pub(super) fn host(
     value: &Located<String>,
@@ -169,6 +180,29 @@ pub(super) fn host(
 ) {
     let text = value.value.as_str();
     stars(value, path, reader);
+    if let Some(slash) = text.find('/') {
+        let host = text.rsplit_once("://").map_or(text, |(_, host)| host);
+        let host = host.split('/').next().unwrap_or_default();
+        let (what, hint) = if text
+            .get(..slash)
+            .is_some_and(|scheme| scheme.ends_with(':'))
+        {
+            ("a scheme", format!("write `{}`", Excerpt(host)))
+        } else {
+            (
+                "a path",
+                format!("write `{}`, and the path under `paths`", Excerpt(host)),
+            )
+        };
+        reader.report(
+            &code::HOST_NEVER,
+            value.at.clone(),
+            path,
+            format!("`{}` matches no host: it has {what}", Excerpt(text)),
+            hint,
+        );
+        return;
+    }
     if text.is_empty() || text.contains(':') || text.ends_with('*') {
         return;
     }
