@@ -6,12 +6,12 @@
 //! cannot be read makes the request [`Invalid`]; it is never dropped, because a rule that looks at
 //! it would then silently see something else.
 
-mod address;
-mod certificate;
+pub(crate) mod address;
+pub(crate) mod certificate;
 mod headers;
 mod metadata;
-mod remote;
-mod stated;
+pub(crate) mod remote;
+pub(crate) mod stated;
 
 use std::net::IpAddr;
 

@@ -14,6 +14,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 
 use crate::endpoint::Endpoint;
+use crate::http::Peer;
 
 /// Rest after a failed accept. The usual cause, too many open files, goes away by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -174,6 +175,23 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 pub(crate) enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Connection {
+    /// Who is at the other end, as the operating system knows it.
+    pub(crate) fn peer(&self) -> Peer {
+        match self {
+            Self::Tcp(stream) => Peer {
+                // What a dual-stack socket calls `::ffff:10.1.1.1` is 10.1.1.1.
+                address: stream.peer_addr().ok().map(|a| a.ip().to_canonical()),
+                ..Peer::default()
+            },
+            Self::Unix(stream) => Peer {
+                uid: stream.peer_cred().ok().map(|peer| peer.uid()),
+                ..Peer::default()
+            },
+        }
+    }
 }
 
 impl Connected for Connection {

@@ -7,7 +7,8 @@
 //! [`check_request`] reads Envoy's request from protobuf JSON, [`facts`] turns it into the engine's,
 //! [`check`] decides it (every listener does so there, and nowhere else), [`respond`] turns the answer
 //! into Envoy's; [`decide`] is the way of the command line. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
-//! up to date, [`service`] speaks gRPC, and [`server`] wires them together.
+//! up to date, [`service`] speaks gRPC, [`http`] the HTTP dialects of
+//! other proxies, and [`server`] wires them together.
 
 pub mod check;
 pub mod check_request;
@@ -17,6 +18,7 @@ pub mod descriptor;
 pub mod endpoint;
 pub mod facts;
 pub mod files;
+pub mod http;
 mod incoming;
 pub mod live;
 pub mod reload;

@@ -21,7 +21,7 @@ use crate::incoming::Incoming;
 use crate::live::Live;
 use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
 use crate::service::{AuthorizationService, SERVICE_NAME};
-use crate::{facts, respond};
+use crate::{facts, http, respond};
 
 /// Everything that `authz serve` and `dev` decide about a server.
 #[derive(Clone, Debug)]
@@ -47,23 +47,32 @@ pub struct ListenerOptions {
     pub endpoint: Endpoint,
     /// Permissions of a unix socket.
     pub socket_mode: u32,
-    /// What it knows about every request.
-    pub facts: facts::Options,
+    /// What it speaks, and what it knows about every request.
+    pub protocol: Protocol,
     /// What its answers say beside the verdict.
     pub respond: respond::Options,
     /// Longest message, in bytes; a longer one is refused with `OUT_OF_RANGE`, unread.
     pub max_message_bytes: usize,
 }
 
+/// What a listener speaks.
+#[derive(Clone, Debug)]
+pub enum Protocol {
+    /// Envoy's ext_authz over gRPC.
+    Grpc(facts::Options),
+    /// One of the HTTP dialects.
+    Http(Box<http::Options>),
+}
+
 impl ListenerOptions {
-    /// A listener at `endpoint` with ordinary options.
+    /// A gRPC listener at `endpoint` with ordinary options.
     #[must_use]
     pub fn new(name: impl Into<String>, endpoint: Endpoint) -> Self {
         Self {
             name: name.into(),
             endpoint,
             socket_mode: 0o660,
-            facts: facts::Options::default(),
+            protocol: Protocol::Grpc(facts::Options::default()),
             respond: respond::Options::default(),
             max_message_bytes: 4 << 20,
         }
@@ -178,16 +187,28 @@ impl Server {
         let mut tasks = JoinSet::new();
         for (incoming, options) in self.listeners {
             tracing::info!(listener = options.name, endpoint = %incoming.endpoint(), "listening");
-            let router = router(&self.live, &options)?.add_service(health_service.clone());
+            let checker = Checker::new(options.name.clone(), self.live.clone());
             let mut stopped = stop.subscribe();
-            tasks.spawn(async move {
-                let stopped = async move {
-                    // An error means that the sender is gone, which is a stop, too.
-                    let _ = stopped.wait_for(|stop| *stop).await;
-                };
-                let served = router.serve_with_incoming_shutdown(incoming, stopped).await;
-                (options.name, served)
-            });
+            match options.protocol.clone() {
+                Protocol::Http(http) => {
+                    tasks.spawn(async move {
+                        http::serve(incoming, checker, *http, options.respond, stopped).await;
+                        (options.name, Ok(()))
+                    });
+                }
+                Protocol::Grpc(facts) => {
+                    let router =
+                        router(checker, facts, &options)?.add_service(health_service.clone());
+                    tasks.spawn(async move {
+                        let stopped = async move {
+                            // An error means that the sender is gone, which is a stop, too.
+                            let _ = stopped.wait_for(|stop| *stop).await;
+                        };
+                        let served = router.serve_with_incoming_shutdown(incoming, stopped).await;
+                        (options.name, served)
+                    });
+                }
+            }
         }
         let mut aside = JoinSet::new();
         aside.spawn(self.reloader.watch(self.reload));
@@ -225,7 +246,11 @@ pub async fn serve(
     Server::start(options).await?.run(shutdown).await
 }
 
-fn router(live: &Live, options: &ListenerOptions) -> Result<Router, ServeError> {
+fn router(
+    checker: Checker,
+    facts: facts::Options,
+    options: &ListenerOptions,
+) -> Result<Router, ServeError> {
     // Both are asked for: grpcurl and others still speak v1alpha first.
     let reflection = || {
         tonic_reflection::server::Builder::configure()
@@ -233,8 +258,8 @@ fn router(live: &Live, options: &ListenerOptions) -> Result<Router, ServeError> 
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let authorization = AuthorizationService::new(
-        Checker::new(options.name.clone(), live.clone()),
-        options.facts,
+        checker,
+        facts,
         options.respond.clone(),
         options.max_message_bytes,
     );

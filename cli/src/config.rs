@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use portcullis_authz::endpoint::Endpoint;
-use portcullis_authz::reload;
 use portcullis_authz::respond::DeniedBody;
+use portcullis_authz::{http, reload};
 use portcullis_policy::document::{self, Mark, SourceText};
 use portcullis_policy::request::{PathForm, Target};
 use portcullis_policy::resource::MeshConfig;
@@ -39,8 +39,11 @@ pub struct Listener {
     pub endpoint: Endpoint,
     /// Permissions of a unix socket.
     pub socket_mode: u32,
-    /// How paths arrive.
-    pub path: PathForm,
+    /// One of the HTTP dialects and what belongs to it; `None` is gRPC. Target, path form and limits
+    /// in there are not read: they stand here and in [`Config`].
+    pub http: Option<http::Options>,
+    /// How paths arrive; `None` is what is usual for what the listener speaks.
+    pub path: Option<PathForm>,
     /// Target, where the request does not say it; `None` is `auto`.
     pub target: Option<Target>,
     /// Body of a denial.
@@ -56,7 +59,8 @@ impl Default for Listener {
         Self {
             endpoint: DEFAULT_ENDPOINT,
             socket_mode: 0o660,
-            path: PathForm::Normalised,
+            http: None,
+            path: None,
             target: None,
             body: DeniedBody::Empty,
             debug_headers: false,
@@ -88,6 +92,8 @@ pub struct Config {
     pub reload: reload::Options,
     /// `limits.message_bytes`.
     pub message_bytes: Option<usize>,
+    /// `limits.header_bytes`, `limits.header_timeout`, `limits.idle_timeout`.
+    pub http_limits: http::Limits,
     /// `limits.drain`.
     pub drain: Option<Duration>,
     /// `log.level`.

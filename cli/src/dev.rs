@@ -16,7 +16,7 @@ use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::facts;
 use portcullis_authz::reload::{self, PolicyFiles, ReloadStatus};
 use portcullis_authz::respond::{self, DeniedBody};
-use portcullis_authz::server::{ListenerOptions, ServeOptions, Server};
+use portcullis_authz::server::{ListenerOptions, Protocol, ServeOptions, Server};
 use portcullis_policy::request::PathForm;
 use portcullis_policy::settings::Settings;
 use tokio::sync::{oneshot, watch};
@@ -155,10 +155,10 @@ async fn play(
 
 fn options(address: SocketAddr, served: &Served) -> ServeOptions {
     let mut listener = ListenerOptions::new("dev", Endpoint::Tcp(address));
-    listener.facts = facts::Options {
+    listener.protocol = Protocol::Grpc(facts::Options {
         path_form: PathForm::Normalised,
         ..facts::Options::default()
-    };
+    });
     // Everything that helps somebody who tries it out; none of it is on in `authz serve`.
     listener.respond = respond::Options {
         denied_body: DeniedBody::Decision,

@@ -10,7 +10,7 @@ use super::Invalid;
 
 /// One end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SocketPeer {
+pub(crate) enum SocketPeer {
     /// An IP socket; a port of zero is none.
     Ip { address: IpAddr, port: Option<u16> },
     /// A unix socket or Envoy's internal listener: no IP address at all.
@@ -20,7 +20,7 @@ pub(super) enum SocketPeer {
 }
 
 impl SocketPeer {
-    pub(super) fn ip(&self) -> Option<IpAddr> {
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip { address, .. } => Some(*address),
             Self::Pipe | Self::Unknown => None,
@@ -28,7 +28,7 @@ impl SocketPeer {
     }
 }
 
-pub(super) fn read(address: Option<&Address>, whose: &str) -> Result<SocketPeer, Invalid> {
+pub(crate) fn read(address: Option<&Address>, whose: &str) -> Result<SocketPeer, Invalid> {
     match address.and_then(|address| address.address.as_ref()) {
         None => Ok(SocketPeer::Unknown),
         Some(Kind::Pipe(_) | Kind::EnvoyInternalAddress(_)) => Ok(SocketPeer::Pipe),
@@ -65,7 +65,7 @@ fn read_socket(socket: &SocketAddress, whose: &str) -> Result<SocketPeer, Invali
 }
 
 /// An IP address as proxies print it: without a port, IPv6 perhaps with a zone (`fe80::1%eth0`).
-pub(super) fn parse(text: &str) -> Option<IpAddr> {
+pub(crate) fn parse(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse() {
         return Some(address);
     }

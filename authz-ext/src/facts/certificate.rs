@@ -23,18 +23,29 @@ pub(super) fn identities(certificate: &str) -> Result<Vec<Identity>, Invalid> {
             pem.label.escape_debug()
         )));
     }
-    let (_, leaf) = X509Certificate::from_der(&pem.contents).map_err(|error| unreadable(&error))?;
+    identities_of_der(&pem.contents).map_err(|words| unreadable(&words))
+}
+
+/// The same of one certificate in DER, with nothing behind it.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub(crate) fn identities_of_der(der: &[u8]) -> Result<Vec<Identity>, String> {
+    let (rest, leaf) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
+    if !rest.is_empty() {
+        return Err("there is something behind it".to_owned());
+    }
     let mut uris = Vec::new();
     let mut dns_names = Vec::new();
     let names = leaf
         .subject_alternative_name()
-        .map_err(|error| unreadable(&error))?;
+        .map_err(|error| error.to_string())?;
     for name in names.iter().flat_map(|names| &names.value.general_names) {
         match name {
             GeneralName::URI(uri) => uris.push(identity(IdentityKind::Uri, uri)),
             GeneralName::DNSName(name) => dns_names.push(identity(IdentityKind::Dns, name)),
             GeneralName::Invalid(..) => {
-                return Err(unreadable(&"a subject alternative name is malformed"));
+                return Err("a subject alternative name is malformed".to_owned());
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use portcullis_policy::request::{Headers, RemoteAddress};
 use super::address::{self, SocketPeer};
 
 /// The stated address, else the one that X-Forwarded-For gives with `trusted` proxies in front.
-pub(super) fn address(
+pub(crate) fn address(
     stated: Option<RemoteAddress>,
     peer: &SocketPeer,
     headers: Option<&Headers>,

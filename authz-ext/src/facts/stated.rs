@@ -10,7 +10,7 @@ use super::Invalid;
 use super::address::{self, SocketPeer};
 
 /// Context extensions and gRPC metadata of one request.
-pub(super) struct Stated<'a> {
+pub(crate) struct Stated<'a> {
     extensions: &'a HashMap<String, String>,
     metadata: &'a MetadataMap,
 }
@@ -43,23 +43,23 @@ const DIRECT_ADDRESS: Fact = Fact {
 };
 
 impl<'a> Stated<'a> {
-    pub(super) fn new(extensions: &'a HashMap<String, String>, metadata: &'a MetadataMap) -> Self {
+    pub(crate) fn new(extensions: &'a HashMap<String, String>, metadata: &'a MetadataMap) -> Self {
         Self {
             extensions,
             metadata,
         }
     }
 
-    pub(super) fn workload(&self) -> Result<Option<String>, Invalid> {
+    pub(crate) fn workload(&self) -> Result<Option<String>, Invalid> {
         Ok(self.value(&WORKLOAD)?.map(|(_, text)| text.to_owned()))
     }
 
-    pub(super) fn service(&self) -> Result<Option<String>, Invalid> {
+    pub(crate) fn service(&self) -> Result<Option<String>, Invalid> {
         Ok(self.value(&SERVICE)?.map(|(_, text)| text.to_owned()))
     }
 
     /// `Some(None)` is an explicit `auto`.
-    pub(super) fn target(&self) -> Result<Option<Option<Target>>, Invalid> {
+    pub(crate) fn target(&self) -> Result<Option<Option<Target>>, Invalid> {
         let Some((name, text)) = self.value(&TARGET)? else {
             return Ok(None);
         };
@@ -75,7 +75,7 @@ impl<'a> Stated<'a> {
         })
     }
 
-    pub(super) fn remote_address(
+    pub(crate) fn remote_address(
         &self,
         peer: &SocketPeer,
     ) -> Result<Option<RemoteAddress>, Invalid> {
@@ -90,7 +90,7 @@ impl<'a> Stated<'a> {
         parse(name, text).map(|address| Some(RemoteAddress::Known(address)))
     }
 
-    pub(super) fn direct_address(&self) -> Result<Option<IpAddr>, Invalid> {
+    pub(crate) fn direct_address(&self) -> Result<Option<IpAddr>, Invalid> {
         let Some((name, text)) = self.value(&DIRECT_ADDRESS)? else {
             return Ok(None);
         };

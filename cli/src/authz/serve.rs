@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use portcullis_authz::endpoint::Endpoint;
-use portcullis_authz::facts;
 use portcullis_authz::reload::PolicyFiles;
 use portcullis_authz::respond;
-use portcullis_authz::server::{ListenerOptions, ServeOptions, Server};
+use portcullis_authz::server::{ListenerOptions, Protocol, ServeOptions, Server};
+use portcullis_authz::{facts, http};
+use portcullis_policy::request::PathForm;
 
 use crate::args::{GlobalArgs, ServeArgs};
 use crate::config::{Config, Listener};
@@ -88,11 +89,19 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
 fn listener(entry: &Listener, config: &Config) -> ListenerOptions {
     let mut options = ListenerOptions::new(entry.endpoint.to_string(), entry.endpoint.clone());
     options.socket_mode = entry.socket_mode;
-    options.facts = facts::Options {
-        path_form: entry.path,
-        target: entry.target,
-        // As the mesh says, configuration and documents together.
-        num_trusted_proxies: None,
+    options.protocol = match &entry.http {
+        None => Protocol::Grpc(facts::Options {
+            path_form: entry.path.unwrap_or(PathForm::Normalised),
+            target: entry.target,
+            // As the mesh says, configuration and documents together.
+            num_trusted_proxies: None,
+        }),
+        Some(http) => Protocol::Http(Box::new(http::Options {
+            path_form: entry.path.unwrap_or(http.dialect.path_form()),
+            target: entry.target,
+            limits: config.http_limits,
+            ..http.clone()
+        })),
     };
     options.respond = respond::Options {
         denied_body: entry.body.clone(),

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::http::{Dialect, Options};
 use portcullis_authz::respond::DeniedBody;
 use portcullis_policy::document::{Node, Value};
 use portcullis_policy::request::{PathForm, Target};
+
+mod http;
 
 use super::Listener;
 use super::read::Reader;
@@ -40,7 +43,9 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> Vec<Listener> {
 
 fn listener(reader: &mut Reader, node: &Node, folder: &Path) -> Listener {
     let mut listener = Listener::default();
-    for (name, node) in reader.fields(node, "listeners[]") {
+    let fields = reader.fields(node, "listeners[]");
+    listener.http = http::read(reader, node, &fields);
+    for (name, node) in fields {
         match name {
             "address" => {
                 if let Some(address) = reader.text(node, "an address") {
@@ -69,7 +74,15 @@ fn listener(reader: &mut Reader, node: &Node, folder: &Path) -> Listener {
                 const FORMS: &[(&str, PathForm)] =
                     &[("raw", PathForm::Raw), ("normalised", PathForm::Normalised)];
                 if let Some(path) = reader.word(node, FORMS) {
-                    listener.path = path;
+                    let raw_only = |http: &Options| http.dialect != Dialect::Envoy;
+                    if path == PathForm::Normalised && listener.http.as_ref().is_some_and(raw_only)
+                    {
+                        reader.mistake(
+                            node.at,
+                            "only Envoy normalises before it asks; leave `path` out".to_owned(),
+                        );
+                    }
+                    listener.path = Some(path);
                 }
             }
             "target" => {

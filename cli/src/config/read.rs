@@ -96,6 +96,21 @@ impl Reader {
                         match name {
                             "message_bytes" => config.message_bytes = self.bytes(node),
                             "drain" => config.drain = self.duration(node),
+                            "header_bytes" => {
+                                if let Some(bytes) = self.bytes(node) {
+                                    config.http_limits.header_bytes = bytes;
+                                }
+                            }
+                            "header_timeout" => {
+                                if let Some(time) = self.duration(node) {
+                                    config.http_limits.header_timeout = time;
+                                }
+                            }
+                            "idle_timeout" => {
+                                if let Some(time) = self.duration(node) {
+                                    config.http_limits.idle_timeout = time;
+                                }
+                            }
                             _ => {}
                         }
                     }
@@ -174,7 +189,8 @@ impl Reader {
         providers
     }
 
-    fn workload_name(&mut self, node: &Node) -> Option<String> {
+    /// `NAMESPACE/NAME` or `KIND/NAMESPACE/NAME`.
+    pub fn workload_name(&mut self, node: &Node) -> Option<String> {
         let text = self.text(node, "a workload")?;
         let parts: Vec<&str> = text.split('/').collect();
         if !(2..=3).contains(&parts.len()) || parts.iter().any(|part| part.is_empty()) {
@@ -373,6 +389,16 @@ impl Reader {
             );
         }
         bytes
+    }
+
+    /// A number of at most `max`.
+    pub fn number(&mut self, node: &Node, max: u32) -> Option<u32> {
+        let text = self.text(node, "a number")?;
+        let number = text.parse().ok().filter(|number| *number <= max);
+        if number.is_none() {
+            self.mistake(node.at, format!("`{text}` is no number from 0 to {max}"));
+        }
+        number
     }
 
     /// `true` or `false`.

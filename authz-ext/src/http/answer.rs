@@ -1,0 +1,67 @@
+//! An answer as HTTP: 200 is an allow, 401 or 403 a denial; a decision is never anything else.
+
+use portcullis_policy::decision::Verdict;
+use tonic::codegen::http::header::{HeaderName, HeaderValue};
+use tonic::codegen::http::{Response, StatusCode};
+
+use super::Dialect;
+use crate::check::{Answer, HeaderChange};
+use crate::respond::{self, Options};
+
+/// Envoy takes the names of headers to remove from this one.
+const REMOVE: &str = "x-envoy-auth-headers-to-remove";
+
+/// The response to the proxy. Headers that it is to set in the request stand in the response under
+/// their own names: each proxy copies those that its configuration lists.
+pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> Response<String> {
+    let mut headers: Vec<(&str, &str)> = vec![("cache-control", "no-store")];
+    if options.debug_headers {
+        headers.extend(respond::debug_headers(&answer.decision));
+    }
+    let (status, body, removed) = match answer.decision.decision {
+        Verdict::Allow => {
+            let mut removed = Vec::new();
+            for change in &answer.request_headers {
+                match change {
+                    HeaderChange::Set { name, value } => headers.push((name, value)),
+                    HeaderChange::Remove { name } => removed.push(name.as_str()),
+                }
+            }
+            (StatusCode::OK, None, removed.join(","))
+        }
+        Verdict::Deny => {
+            let status = options.status(answer.decision.reason);
+            headers.extend(respond::denied_headers(answer, status));
+            let status = match status {
+                401 => StatusCode::UNAUTHORIZED,
+                _ => StatusCode::FORBIDDEN,
+            };
+            (status, options.body(&answer.decision), String::new())
+        }
+    };
+    if dialect == Dialect::Envoy && !removed.is_empty() {
+        headers.push((REMOVE, &removed));
+    }
+    if let Some((content_type, _)) = &body {
+        headers.push(("content-type", content_type));
+    }
+    let mut response = Response::new(String::new());
+    *response.status_mut() = status;
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        let value = HeaderValue::from_str(value);
+        match (name, value) {
+            (Ok(name), Ok(value)) => {
+                response.headers_mut().insert(name, value);
+            }
+            // A claim may hold anything. Left out, the proxy removes what the client sent there.
+            _ => {
+                tracing::warn!("a header of an answer cannot be sent: its value is no header value")
+            }
+        }
+    }
+    if let Some((_, text)) = body {
+        *response.body_mut() = text;
+    }
+    response
+}

@@ -1,0 +1,194 @@
+//! A connection that cannot be held open for nothing: every wait for the other side has an end.
+//!
+//! ```text
+//! idle --first octet--> head --request read--> busy --answer given--> idle
+//!  \_ idle_timeout       \_ header_timeout      \_ a write that does not go on: header_timeout
+//! ```
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use super::Limits;
+
+const IDLE: u8 = 0;
+const HEAD: u8 = 1;
+const BUSY: u8 = 2;
+/// Octets of the next request arrived while one was answered.
+const BUSY_AHEAD: u8 = 3;
+
+/// Where a connection is, told by those who read and answer its requests.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Phase(Arc<AtomicU8>);
+
+impl Phase {
+    /// A whole request was read.
+    pub(super) fn request(&self) {
+        self.0.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// Its answer was given.
+    pub(super) fn answered(&self) {
+        // A pipelined request may be half here: it has the time of a half one.
+        let ahead = self.0.load(Ordering::Relaxed) == BUSY_AHEAD;
+        self.0
+            .store(if ahead { HEAD } else { IDLE }, Ordering::Relaxed);
+    }
+
+    fn received(&self) {
+        match self.0.load(Ordering::Relaxed) {
+            IDLE => self.0.store(HEAD, Ordering::Relaxed),
+            BUSY => self.0.store(BUSY_AHEAD, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+/// The connection with its clocks.
+#[derive(Debug)]
+pub(super) struct Timed<C> {
+    inner: C,
+    phase: Phase,
+    limits: Limits,
+    read: Clock,
+    write: Clock,
+}
+
+impl<C> Timed<C> {
+    pub(super) fn new(inner: C, phase: Phase, limits: Limits) -> Self {
+        Self {
+            inner,
+            phase,
+            limits,
+            read: Clock::default(),
+            write: Clock::default(),
+        }
+    }
+}
+
+/// One wait at a time.
+#[derive(Debug, Default)]
+struct Clock {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// What is waited for; a new wait begins when it changes.
+    waiting_for: Option<u8>,
+}
+
+impl Clock {
+    /// Ready when the wait for `what` has taken `limit`.
+    fn poll(&mut self, cx: &mut Context<'_>, what: u8, limit: Duration) -> Poll<()> {
+        let deadline = || Instant::now() + limit;
+        match &mut self.sleep {
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline()))),
+            Some(sleep) if self.waiting_for != Some(what) => sleep.as_mut().reset(deadline()),
+            Some(_) => {}
+        }
+        self.waiting_for = Some(what);
+        self.sleep
+            .as_mut()
+            .map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
+    }
+
+    fn stop(&mut self) {
+        self.waiting_for = None;
+    }
+}
+
+fn timed_out(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+impl<C: AsyncRead + Unpin> AsyncRead for Timed<C> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut this.inner).poll_read(cx, buffer) {
+            if buffer.filled().len() > before {
+                this.phase.received();
+            }
+            return Poll::Ready(read);
+        }
+        let (what, limit) = match this.phase.0.load(Ordering::Relaxed) {
+            IDLE => (IDLE, this.limits.idle_timeout),
+            HEAD => (HEAD, this.limits.header_timeout),
+            _ => {
+                this.read.stop();
+                return Poll::Pending;
+            }
+        };
+        match this.read.poll(cx, what, limit) {
+            Poll::Pending => Poll::Pending,
+            // An idle connection ends as if its peer had closed it.
+            Poll::Ready(()) if what == IDLE => Poll::Ready(Ok(())),
+            Poll::Ready(()) => Poll::Ready(Err(timed_out("the headers took too long"))),
+        }
+    }
+}
+
+impl<C: AsyncWrite + Unpin> Timed<C> {
+    fn limit_write<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(done) => {
+                self.write.stop();
+                Poll::Ready(done)
+            }
+            Poll::Pending => self
+                .write
+                .poll(cx, BUSY, self.limits.header_timeout)
+                .map(|()| Err(timed_out("the answer was not taken"))),
+        }
+    }
+}
+
+impl<C: AsyncWrite + Unpin> AsyncWrite for Timed<C> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_write(cx, bytes);
+        this.limit_write(cx, polled)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_flush(cx);
+        this.limit_write(cx, polled)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_shutdown(cx);
+        this.limit_write(cx, polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_write_vectored(cx, slices);
+        this.limit_write(cx, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}

@@ -1,0 +1,127 @@
+//! Connections in, answers out: axum over hyper's HTTP/1.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
+use tower::ServiceExt as _;
+
+use super::connection::{Phase, Timed};
+use super::peer::Peer;
+use super::{Options, answer, facts};
+use crate::check::Checker;
+use crate::incoming::{Connection, Incoming};
+use crate::respond;
+
+/// One listener's endpoint.
+#[derive(Debug)]
+struct Service {
+    checker: Checker,
+    options: Options,
+    respond: respond::Options,
+}
+
+/// Serves `incoming` until `stop` says so, then lets open requests end.
+pub(crate) async fn serve(
+    mut incoming: Incoming,
+    checker: Checker,
+    options: Options,
+    respond: respond::Options,
+    mut stop: watch::Receiver<bool>,
+) {
+    let service = Arc::new(Service {
+        checker,
+        options,
+        respond,
+    });
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = connections.join_next() => {}
+            accepted = incoming.next() => match accepted {
+                Some(Ok(connection)) => {
+                    let service = Arc::clone(&service);
+                    connections.spawn(connected(connection, service, stop.clone()));
+                }
+                Some(Err(_)) => {}
+                None => break,
+            },
+        }
+    }
+    drop(incoming);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn connected(connection: Connection, service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let peer = Arc::new(connection.peer());
+    let phase = Phase::default();
+    let limits = service.options.limits;
+    let router = Router::new()
+        .fallback(check)
+        .with_state((Arc::clone(&service), Arc::clone(&peer)));
+    let phases = phase.clone();
+    let tower = tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        phases.request();
+        let phases = phases.clone();
+        let router = router.clone();
+        async move {
+            let answered = router.oneshot(request.map(axum::body::Body::new)).await;
+            phases.answered();
+            answered
+        }
+    });
+    let io = TokioIo::new(Timed::new(connection, phase, limits));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        // The connection keeps its own time, which knows an idle one from a slow one.
+        .header_read_timeout(None)
+        .max_header_size(limits.header_bytes)
+        .max_buf_size(limits.header_bytes.saturating_mul(2).max(16 << 10))
+        .max_headers(256);
+    let serving = http.serve_connection(io, TowerToHyperService::new(tower));
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stopped(&mut stop) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        // hyper has answered what it could not read: 400, 414 or 431.
+        let listener = service.checker.listener();
+        if error.is_parse() || error.is_parse_too_large() {
+            tracing::warn!(listener, reason = "invalid_request", %error, "request refused: it is no HTTP/1 request within the limits");
+        } else {
+            tracing::debug!(listener, %error, "a connection ended early");
+        }
+    }
+}
+
+/// The one handler: whatever path is asked, a check is what it is.
+async fn check(
+    State((service, peer)): State<(Arc<Service>, Arc<Peer>)>,
+    request: Request,
+) -> Response<String> {
+    let (parts, _body) = request.into_parts();
+    let options = &service.options;
+    let answer = service
+        .checker
+        .check(|snapshot| {
+            facts::request(&parts, &peer, options, snapshot.mesh().num_trusted_proxies)
+        })
+        .await;
+    answer::response(&answer, options.dialect, &service.respond)
+}
