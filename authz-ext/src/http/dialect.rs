@@ -164,4 +164,14 @@ impl FromStr for Dialect {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_dialects_are_the_same() {
+        for dialect in Dialect::ALL {
+            assert_eq!(dialect.as_str().parse::<Dialect>(), Ok(dialect));
+        }
+        assert!("envoy".parse::<Dialect>().is_err());
+    }
+}
