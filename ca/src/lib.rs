@@ -8,6 +8,7 @@
 //! [`identities`] is the seam: the Workload API and SDS stand before it and know no entry, authority
 //! or table; what issues stands behind it and knows no socket.
 
+pub mod attest;
 pub mod bundle;
 pub mod caller;
 pub mod clock;
@@ -16,6 +17,9 @@ mod der;
 pub mod entry;
 pub mod identities;
 pub mod proto;
+pub mod sds;
 pub mod selector;
 pub mod spiffe_id;
 pub mod trust_domain;
+pub mod wire;
+pub mod workload_api;

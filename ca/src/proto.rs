@@ -11,8 +11,79 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
     missing_docs,
     clippy::all,
     clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
     reason = "generated; the .proto files have the comments"
 )]
 pub mod types {
     include!(concat!(env!("OUT_DIR"), "/spire.api.types.rs"));
+}
+
+/// The SPIFFE Workload API; its protocol has no package.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the .proto files have the comments"
+)]
+pub mod workload {
+    include!(concat!(env!("OUT_DIR"), "/_.rs"));
+}
+
+/// The parts of Envoy's protocol that SDS needs, by their packages: generated code refers to its neighbours.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the .proto files have the comments"
+)]
+pub(crate) mod envoy_packages {
+    pub mod google {
+        pub mod rpc {
+            include!(concat!(env!("OUT_DIR"), "/google.rpc.rs"));
+        }
+    }
+    pub mod envoy {
+        pub mod config {
+            pub mod core {
+                pub mod v3 {
+                    include!(concat!(env!("OUT_DIR"), "/envoy.config.core.v3.rs"));
+                }
+            }
+        }
+        pub mod extensions {
+            pub mod transport_sockets {
+                pub mod tls {
+                    pub mod v3 {
+                        include!(concat!(
+                            env!("OUT_DIR"),
+                            "/envoy.extensions.transport_sockets.tls.v3.rs"
+                        ));
+                    }
+                }
+            }
+        }
+        pub mod service {
+            pub mod discovery {
+                pub mod v3 {
+                    include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
+                }
+            }
+            pub mod secret {
+                pub mod v3 {
+                    include!(concat!(env!("OUT_DIR"), "/envoy.service.secret.v3.rs"));
+                }
+            }
+        }
+    }
+}
+
+/// What SDS reads and writes.
+pub mod sds {
+    pub use super::envoy_packages::envoy::config::core::v3::*;
+    pub use super::envoy_packages::envoy::extensions::transport_sockets::tls::v3::*;
+    pub use super::envoy_packages::envoy::service::discovery::v3::*;
+    pub use super::envoy_packages::envoy::service::secret::v3::*;
+    pub use super::envoy_packages::google::rpc::Status;
 }
