@@ -1,5 +1,6 @@
 //! The public authorities of one trust domain.
 
+mod document;
 mod jwk;
 
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 
 use crate::trust_domain::TrustDomain;
 
+pub use document::{DocumentError, MAX_DOCUMENT};
 pub use jwk::{JwtKey, JwtKeyError, JwtKeyKind};
 
 /// A trust domain's bundle: what its SVIDs are verified with (SPIFFE Trust Domain and Bundle §4).

@@ -9,17 +9,26 @@
 //! or table; what issues stands behind it and knows no socket.
 
 pub mod attest;
+pub mod authority;
 pub mod bundle;
+pub mod ca;
 pub mod caller;
 pub mod clock;
 pub mod delivery;
 mod der;
+pub mod dns_name;
 pub mod entry;
 pub mod identities;
+pub mod journal;
+pub mod jwt_svid;
+pub mod key;
 pub mod proto;
+pub mod registry;
 pub mod sds;
 pub mod selector;
 pub mod spiffe_id;
+pub mod store;
 pub mod trust_domain;
 pub mod wire;
 pub mod workload_api;
+pub mod x509;

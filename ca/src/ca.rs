@@ -1,0 +1,399 @@
+//! The certificate authority itself: everything that is behind the sockets, wired together.
+
+mod issue;
+mod rotation;
+mod schedule;
+mod serve;
+mod svids;
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Mutex, watch};
+
+use crate::authority::set::AuthoritySet;
+use crate::authority::upstream::Upstream;
+use crate::authority::{self, Authority, AuthorityError};
+use crate::bundle::Bundle;
+use crate::clock::Clock;
+use crate::delivery::Deliveries;
+use crate::journal::{self, Journal, JournalError, Record};
+use crate::jwt_svid::JwtProfile;
+use crate::key::disk::{KeyFolder, Secret};
+use crate::key::{KeyAlgorithm, KeyError, MemoryKey, SigningKey};
+use crate::registry::Registry;
+use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta, Store, StoreError};
+use crate::trust_domain::TrustDomain;
+use crate::x509::profile::X509Profile;
+
+pub use issue::{Requester, X509Request};
+pub use schedule::Tick;
+
+use svids::SvidCache;
+
+/// Where the private keys of authorities are.
+#[derive(Clone)]
+pub enum KeyStorage {
+    /// In memory: they end with the process.
+    Memory,
+    /// In encrypted files below the data folder.
+    Disk(Secret),
+}
+
+/// What a certificate authority is made from.
+#[derive(Clone)]
+pub struct Options {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// Folder of database, journal and keys.
+    pub data: PathBuf,
+    /// Where private keys are.
+    pub keys: KeyStorage,
+    /// Kind of key of new X.509 authorities.
+    pub x509_key: KeyAlgorithm,
+    /// Kind of key of new JWT authorities.
+    pub jwt_key: KeyAlgorithm,
+    /// How long an authority lives.
+    pub authority_ttl: Duration,
+    /// Lifetime of X.509-SVIDs whose entry says nothing.
+    pub x509_ttl: Duration,
+    /// Longest lifetime of an X.509-SVID.
+    pub max_x509_ttl: Duration,
+    /// Lifetime of JWT-SVIDs whose entry says nothing.
+    pub jwt_ttl: Duration,
+    /// Longest lifetime of a JWT-SVID.
+    pub max_jwt_ttl: Duration,
+    /// How far the start of a certificate lies back, for clocks that are behind.
+    pub backdate: Duration,
+    /// How often those who poll our bundle should look.
+    pub refresh_hint: Duration,
+    /// `iss` of JWT-SVIDs.
+    pub jwt_issuer: Option<String>,
+    /// Certificate (chain) and key of the upstream authority, PEM files.
+    pub upstream: Option<(PathBuf, PathBuf)>,
+}
+
+impl Options {
+    /// The defaults: SPIRE's lifetimes, P-256, keys on disk encrypted with a file key.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain, data: PathBuf) -> Self {
+        const HOUR: Duration = Duration::from_secs(3600);
+        Self {
+            trust_domain,
+            data,
+            keys: KeyStorage::Disk(Secret::File),
+            x509_key: KeyAlgorithm::P256,
+            jwt_key: KeyAlgorithm::P256,
+            authority_ttl: 24 * HOUR,
+            x509_ttl: HOUR,
+            max_x509_ttl: 24 * HOUR,
+            jwt_ttl: HOUR / 12,
+            max_jwt_ttl: HOUR,
+            backdate: Duration::from_secs(60),
+            refresh_hint: HOUR / 12,
+            jwt_issuer: None,
+            upstream: None,
+        }
+    }
+}
+
+/// A certificate authority that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data folder cannot be had.
+    #[error("data folder `{path}`: {cause}")]
+    Data {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// Another process has it.
+    #[error("data folder `{0}`: another certificate authority is running on it")]
+    Locked(String),
+    /// It belongs to another trust domain.
+    #[error(
+        "data folder `{path}` belongs to the trust domain `{stored}`, not to `{wanted}`: name another folder, or that trust domain"
+    )]
+    OtherTrustDomain {
+        /// Which folder.
+        path: String,
+        /// Whose it is.
+        stored: String,
+        /// Who asked.
+        wanted: TrustDomain,
+    },
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// An authority.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+}
+
+/// A certificate authority.
+pub struct Ca {
+    options: Options,
+    clock: Arc<dyn Clock>,
+    store: Arc<Store>,
+    journal: Journal,
+    registry: Registry,
+    keys: Option<KeyFolder>,
+    upstream: Option<Upstream>,
+    authorities: RwLock<Arc<AuthoritySet>>,
+    /// Who changes authorities holds it.
+    changing: Mutex<()>,
+    x509_profile: X509Profile,
+    jwt_profile: JwtProfile,
+    svids: SvidCache,
+    changes: watch::Sender<u64>,
+    deliveries: Deliveries,
+    started: SystemTime,
+    /// Locked as long as the process lives.
+    _lock: File,
+}
+
+impl Ca {
+    /// Opens the data folder, made when missing, and makes the first authorities of an empty one. Those are active at
+    /// once: nobody holds an older bundle.
+    ///
+    /// # Errors
+    /// When anything of it cannot be read, written or trusted.
+    pub async fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let lock = lock(&options.data)?;
+        let journal = Journal::open(&journal::path_in(&options.data), Arc::clone(&clock))?;
+        let store = Arc::new(Store::open(&options.data.join(store::FILE_NAME)).await?);
+        claim(&store, &options).await?;
+        let upstream = match &options.upstream {
+            Some((certificate, key)) => {
+                Some(Upstream::read(certificate, key, &options.trust_domain)?)
+            }
+            None => None,
+        };
+        let keys = match &options.keys {
+            KeyStorage::Memory => None,
+            KeyStorage::Disk(secret) => Some(KeyFolder::open(&options.data.join("keys"), secret)?),
+        };
+        let (changes, _) = watch::channel(1);
+        let registry = Registry::open(
+            options.trust_domain.clone(),
+            Arc::clone(&store),
+            journal.clone(),
+            Arc::clone(&clock),
+            changes.clone(),
+        )
+        .await?;
+        let trust_domain = options.trust_domain.clone();
+        let ca = Self {
+            x509_profile: X509Profile::new(
+                trust_domain.clone(),
+                options.x509_ttl,
+                options.max_x509_ttl,
+                options.backdate,
+            ),
+            jwt_profile: JwtProfile::new(
+                trust_domain.clone(),
+                options.jwt_ttl,
+                options.max_jwt_ttl,
+                options.jwt_issuer.clone(),
+            ),
+            authorities: RwLock::new(Arc::new(AuthoritySet::new(
+                Vec::new(),
+                &trust_domain,
+                0,
+                options.refresh_hint,
+                clock.now(),
+            ))),
+            started: clock.now(),
+            options,
+            clock,
+            store,
+            journal,
+            registry,
+            keys,
+            upstream,
+            changing: Mutex::new(()),
+            svids: SvidCache::default(),
+            changes,
+            deliveries: Deliveries::default(),
+            _lock: lock,
+        };
+        ca.load_authorities().await?;
+        ca.ensure_active().await?;
+        let started = Record::new("ca_started").with("trust_domain", trust_domain.as_str());
+        ca.journal.append(vec![started]).await?;
+        Ok(ca)
+    }
+
+    async fn load_authorities(&self) -> Result<(), OpenError> {
+        let (rows, sequence) = {
+            let mut writer = self.store.writer().await;
+            let mut transaction = writer.begin().await?;
+            let sequence = store::meta(&mut transaction, Meta::BundleSequence).await?;
+            (
+                AuthorityRow::all(&mut transaction).await?,
+                sequence.unwrap_or(0),
+            )
+        };
+        let mut authorities = Vec::with_capacity(rows.len());
+        for row in rows {
+            let key = self.load_key(&row)?;
+            authorities.push(Arc::new(match row.kind {
+                AuthorityKind::X509 => authority::x509::from_row(row, key)?,
+                AuthorityKind::Jwt => authority::jwt::from_row(row, key),
+            }));
+        }
+        self.swap(authorities, sequence);
+        Ok(())
+    }
+
+    fn load_key(&self, row: &AuthorityRow) -> Result<Option<Arc<dyn SigningKey>>, OpenError> {
+        let may_sign = matches!(row.state, AuthorityState::Prepared | AuthorityState::Active);
+        let Some(keys) = self.keys.as_ref().filter(|_| may_sign) else {
+            return Ok(None);
+        };
+        let Some(key) = keys.load(&row.id)? else {
+            return Ok(None);
+        };
+        if key.public_key() != &row.public_key {
+            return Err(KeyError::Unusable(format!(
+                "the stored key of authority `{}` is another one",
+                row.id
+            ))
+            .into());
+        }
+        Ok(Some(Arc::new(key)))
+    }
+
+    /// Our trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.options.trust_domain
+    }
+
+    /// Everything that it was made from.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Entries and foreign bundles.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Authorities, as they are now.
+    #[must_use]
+    pub fn authorities(&self) -> Arc<AuthoritySet> {
+        Arc::clone(
+            &self
+                .authorities
+                .read()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Our bundle, as it is now.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<Bundle> {
+        Arc::clone(self.authorities().bundle())
+    }
+
+    /// The clock that it goes by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// When it was opened.
+    #[must_use]
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// The audit journal.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    fn swap(&self, authorities: Vec<Arc<Authority>>, sequence: u64) {
+        let set = AuthoritySet::new(
+            authorities,
+            &self.options.trust_domain,
+            sequence,
+            self.options.refresh_hint,
+            self.clock.now(),
+        );
+        *self
+            .authorities
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        self.changes.send_modify(|version| *version += 1);
+    }
+
+    fn new_key(&self, algorithm: KeyAlgorithm) -> Result<Arc<MemoryKey>, KeyError> {
+        Ok(Arc::new(MemoryKey::generate(algorithm)?))
+    }
+}
+
+/// Makes the folder, mode 0700, and locks it for this process.
+fn lock(data: &Path) -> Result<File, OpenError> {
+    let failed = |cause: std::io::Error| OpenError::Data {
+        path: data.display().to_string(),
+        cause: cause.to_string(),
+    };
+    if !data.exists() {
+        fs::create_dir_all(data).map_err(failed)?;
+        fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data.join("lock"))
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(data.display().to_string())),
+        Err(fs::TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}
+
+/// A store belongs to one trust domain, from its first start on.
+async fn claim(store: &Store, options: &Options) -> Result<(), OpenError> {
+    let mut writer = store.writer().await;
+    let mut transaction = writer.begin().await?;
+    let stored: Option<String> = store::meta(&mut transaction, Meta::TrustDomain).await?;
+    match stored {
+        Some(stored) if stored == options.trust_domain.as_str() => Ok(()),
+        Some(stored) => Err(OpenError::OtherTrustDomain {
+            path: options.data.display().to_string(),
+            stored,
+            wanted: options.trust_domain.clone(),
+        }),
+        None => {
+            store::set_meta(
+                &mut transaction,
+                Meta::TrustDomain,
+                options.trust_domain.as_str(),
+            )
+            .await?;
+            transaction.commit().await.map_err(StoreError::from)?;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! X.509: what a certificate is built from, what a CSR proves, and whether a certificate conforms.
+
+pub mod certificate;
+pub mod conform;
+pub mod csr;
+pub mod profile;
