@@ -4,8 +4,12 @@
 //! test process of every run. A component that cannot be had fails the test where the environment says `CI=true`;
 //! elsewhere the test says loudly what it skipped and how to get it.
 
+mod caddy;
+mod debian;
 mod envoy;
 mod grpcurl;
+mod traefik;
+mod wheel;
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -15,8 +19,11 @@ use std::time::Duration;
 
 use crate::process;
 
+pub use caddy::caddy;
+pub use debian::{Unpacked, apache, haproxy, nginx};
 pub use envoy::envoy;
 pub use grpcurl::grpcurl;
+pub use traefik::traefik;
 
 /// How long a test waits for another process that is fetching the same component.
 const LOCK_LIMIT: Duration = Duration::from_secs(900);
@@ -33,12 +40,12 @@ pub struct Missing {
     pub remedy: String,
 }
 
-/// The component's path; `None` when the test has to be skipped, which is said on standard error.
+/// The component; `None` when the test has to be skipped, which is said on standard error.
 ///
 /// # Panics
 /// When the component is missing and the environment says `CI=true`.
 #[must_use]
-pub fn require(component: Result<PathBuf, Missing>) -> Option<PathBuf> {
+pub fn require<T>(component: Result<T, Missing>) -> Option<T> {
     match component {
         Ok(path) => Some(path),
         Err(missing) => {

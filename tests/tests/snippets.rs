@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use portcullis_authz::facts;
 use portcullis_policy::request::{RemoteAddress, Request, Target};
+use portcullis_tests::authority::{Authority, Names};
 use portcullis_tests::client::{Client, Exchange};
 use portcullis_tests::component::{self, envoy, run_folder, workspace};
 use portcullis_tests::echo::Echo;
@@ -58,11 +59,26 @@ fn every_snippet_is_accepted_and_closed() {
     let Some(envoy) = component::require(envoy()) else {
         return;
     };
+    // Certificates in files are read, so there must be some.
+    let folder = run_folder("snippets-accepted");
+    let authority = Authority::new().unwrap();
+    let leaf = authority.leaf(&Names::spiffe("spiffe://a/b")).unwrap();
+    for (name, text) in [
+        ("tls.crt", &leaf.certificate),
+        ("tls.key", &leaf.key),
+        ("clients.crt", &authority.certificate().to_owned()),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+    }
     for file in &files {
+        let text = fs::read_to_string(file).unwrap();
+        let placed = folder.join(file.file_name().unwrap());
+        let here = folder.display().to_string();
+        fs::write(&placed, text.replace("/etc/portcullis/proxy", &here)).unwrap();
         let mut command = Command::new(&envoy);
         command
             .args(["--mode", "validate", "--use-dynamic-base-id", "-c"])
-            .arg(file);
+            .arg(&placed);
         let output = run(&mut command, PATIENCE).unwrap();
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {log}", file.display());

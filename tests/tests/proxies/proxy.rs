@@ -1,0 +1,378 @@
+//! One real proxy, run with the snippet that we ship for it: only addresses and files are exchanged.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use portcullis_tests::component::{self, Unpacked, require, run_folder, workspace};
+use portcullis_tests::portcullis::free_address;
+use portcullis_tests::process::Daemon;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Nginx,
+    IngressNginx,
+    Haproxy,
+    Apache,
+    Traefik,
+    Caddy,
+    Envoy,
+}
+
+impl Kind {
+    pub const ALL: [Self; 7] = [
+        Self::Nginx,
+        Self::IngressNginx,
+        Self::Haproxy,
+        Self::Apache,
+        Self::Traefik,
+        Self::Caddy,
+        Self::Envoy,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::IngressNginx => "ingress-nginx",
+            Self::Haproxy => "haproxy",
+            Self::Apache => "apache",
+            Self::Traefik => "traefik",
+            Self::Caddy => "caddy",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// Portcullis's side: the listener that the snippet asks.
+    pub fn listener(self, address: SocketAddr) -> Value {
+        let certificate = |header| json!({ "source": "certificate", "header": header });
+        let dialect = match self {
+            Self::Envoy => "envoy-http",
+            other => other.name(),
+        };
+        let identity = match self {
+            Self::IngressNginx => certificate("ssl-client-cert"),
+            Self::Traefik => certificate("x-forwarded-tls-client-cert"),
+            Self::Envoy => json!({ "source": "xfcc" }),
+            _ => certificate("x-client-cert"),
+        };
+        let mut listener = json!({
+            "address": address.to_string(),
+            "dialect": dialect,
+            "workload": "shop/web",
+            "port": 8080,
+            "identity": identity,
+            "trusted_peers": ["127.0.0.1"],
+        });
+        if self == Self::Envoy {
+            listener["path_prefix"] = json!("/authz");
+            listener["stated"] = json!(["direct_address", "remote_address"]);
+        }
+        listener
+    }
+
+    /// The snippet's files, relative to `deploy/proxies`.
+    pub fn files(self) -> &'static [&'static str] {
+        match self {
+            Self::Nginx => &["nginx/nginx.conf", "nginx/portcullis-headers.conf"],
+            Self::IngressNginx => &["ingress-nginx/ingress.yaml"],
+            Self::Haproxy => &["haproxy/haproxy.cfg", "haproxy/portcullis.lua"],
+            Self::Apache => &["apache/httpd.conf", "apache/portcullis.lua"],
+            Self::Traefik => &["traefik/traefik.yml", "traefik/portcullis.yml"],
+            Self::Caddy => &["caddy/Caddyfile"],
+            Self::Envoy => &["envoy/http-service.yaml"],
+        }
+    }
+}
+
+pub fn snippet(file: &str) -> String {
+    fs::read_to_string(workspace().join("deploy/proxies").join(file)).unwrap()
+}
+
+/// What a proxy stands between, and the certificates that it has.
+pub struct Surroundings<'a> {
+    pub portcullis: SocketAddr,
+    pub workload: SocketAddr,
+    /// Folder with `tls.crt`, `tls.key`, `tls.pem` and `clients.crt`.
+    pub certificates: &'a Path,
+    /// Normalisation mode of the mesh, which Envoy itself applies.
+    pub mode: &'a str,
+}
+
+pub struct Proxy {
+    pub kind: Kind,
+    pub plain: SocketAddr,
+    pub tls: SocketAddr,
+    _daemon: Daemon,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Proxy {
+    /// `None` where the proxy cannot be had.
+    pub fn start(test: &str, kind: Kind, around: &Surroundings<'_>) -> Option<Self> {
+        let run = |name: &str| run_folder(&format!("{test}-{name}"));
+        let folder = run(kind.name());
+        let (plain, tls) = (free_address().unwrap(), free_address().unwrap());
+        let exchange = |text: String| exchange(text, around, plain, tls);
+        let mut kept = None;
+        let mut command = match kind {
+            Kind::Nginx | Kind::IngressNginx => {
+                let nginx = require(component::nginx())?;
+                let text = match kind {
+                    Kind::Nginx => snippet("nginx/nginx.conf"),
+                    _ => ingress_nginx(),
+                };
+                let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+                    .map(|of| format!("{of}_temp_path {of};"))
+                    .join(" ");
+                let text = exchange(text)
+                    .replace("worker_processes auto;", "worker_processes 1; daemon off;")
+                    .replace("pid /run/nginx.pid;", "pid nginx.pid;")
+                    .replace("http {", &format!("http {{ {folders}"));
+                fs::write(folder.join("nginx.conf"), text).unwrap();
+                let headers = "portcullis-headers.conf";
+                fs::write(folder.join(headers), snippet(&format!("nginx/{headers}"))).unwrap();
+                let mut command = nginx.command();
+                command
+                    .arg("-p")
+                    .arg(&folder)
+                    .args(["-c", "nginx.conf", "-e", "stderr"]);
+                command
+            }
+            Kind::Haproxy => {
+                let haproxy = require(component::haproxy())?;
+                let place = |text: String| {
+                    exchange(text).replace("/etc/haproxy", &folder.display().to_string())
+                };
+                write(&folder, kind, place);
+                let mut command = haproxy.command();
+                command.arg("-db").arg("-f").arg(folder.join("haproxy.cfg"));
+                command
+            }
+            Kind::Apache => {
+                let apache = require(component::apache())?;
+                // Its workers give up their rights: they must reach the hook all the same.
+                let open = tempfile::tempdir().unwrap();
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+                fs::set_permissions(open.path(), mode).unwrap();
+                let command = start_apache(&apache, open.path(), exchange);
+                kept = Some(open);
+                command
+            }
+            Kind::Traefik => {
+                let traefik = require(component::traefik())?;
+                let place = |text: String| {
+                    exchange(text).replace("/etc/traefik", &folder.display().to_string())
+                };
+                write(&folder, kind, place);
+                let mut command = Command::new(traefik);
+                command.arg(format!(
+                    "--configFile={}",
+                    folder.join("traefik.yml").display()
+                ));
+                command
+            }
+            Kind::Caddy => {
+                let caddy = require(component::caddy())?;
+                write(&folder, kind, exchange);
+                let mut command = Command::new(caddy);
+                command
+                    .args(["run", "--adapter", "caddyfile", "--config"])
+                    .arg(folder.join("Caddyfile"))
+                    .env("XDG_DATA_HOME", &folder)
+                    .env("XDG_CONFIG_HOME", &folder);
+                command
+            }
+            Kind::Envoy => {
+                let envoy = require(component::envoy())?;
+                write(&folder, kind, exchange);
+                let mut command = Command::new(envoy);
+                command
+                    .args(["--concurrency", "1", "--use-dynamic-base-id", "-c"])
+                    .arg(folder.join("http-service.yaml"));
+                command
+            }
+        };
+        let mut daemon = Daemon::start(&mut command, &folder.join("log")).unwrap();
+        let ready = || {
+            let client = portcullis_tests::client::Client::plain(plain);
+            let exchange = portcullis_tests::client::Exchange::get("/ready");
+            client
+                .send(&exchange)
+                .is_ok_and(|answer| answer.status == 200)
+        };
+        daemon
+            .wait_until(PATIENCE, ready)
+            .unwrap_or_else(|cause| panic!("{}: {cause}", kind.name()));
+        Some(Self {
+            kind,
+            plain,
+            tls,
+            _daemon: daemon,
+            _folder: kept,
+        })
+    }
+}
+
+fn write(folder: &Path, kind: Kind, place: impl Fn(String) -> String) {
+    for file in kind.files() {
+        let name = Path::new(file).file_name().unwrap();
+        fs::write(folder.join(name), place(snippet(file))).unwrap();
+    }
+}
+
+/// The snippet's addresses and files become those of the test, and its time limits those of a busy machine.
+fn exchange(text: String, around: &Surroundings<'_>, plain: SocketAddr, tls: SocketAddr) -> String {
+    let (portcullis, workload) = (around.portcullis.port(), around.workload.port());
+    let certificates = around.certificates.display().to_string();
+    let slashes = match around.mode {
+        "DECODE_AND_MERGE_SLASHES" => {
+            "merge_slashes: true\n          path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD"
+        }
+        "MERGE_SLASHES" => "merge_slashes: true",
+        _ => "path_with_escaped_slashes_action: KEEP_UNCHANGED",
+    };
+    let mut text = text
+        .replace("127.0.0.1:9192", &around.portcullis.to_string())
+        .replace(
+            "\"127.0.0.1\", 9192",
+            &format!("\"127.0.0.1\", {portcullis}"),
+        )
+        .replace("port_value: 9192 ", &format!("port_value: {portcullis} "))
+        .replace("127.0.0.1:8080", &around.workload.to_string())
+        .replace("port_value: 8080 ", &format!("port_value: {workload} "))
+        .replace("10000", &plain.port().to_string())
+        .replace("10443", &tls.port().to_string())
+        .replace("address: 0.0.0.0,", "address: 127.0.0.1,")
+        .replace("/etc/portcullis/proxy", &certificates)
+        .replace("path_with_escaped_slashes_action: KEEP_UNCHANGED", slashes);
+    if around.mode == "NONE" {
+        text = text.replace("normalize_path: true", "normalize_path: false");
+    }
+    for (short, long) in [
+        ("proxy_connect_timeout 1s", "proxy_connect_timeout 20s"),
+        ("proxy_read_timeout 1s", "proxy_read_timeout 20s"),
+        ("timeout_ms = 1000", "timeout_ms = 20000"),
+        ("timeout_s = 1", "timeout_s = 20"),
+        ("response_header_timeout 1s", "response_header_timeout 20s"),
+        ("dial_timeout 1s", "dial_timeout 20s"),
+        ("timeout: 0.25s }", "timeout: 20s }"),
+    ] {
+        text = text.replace(short, long);
+    }
+    text
+}
+
+fn start_apache(apache: &Unpacked, folder: &Path, exchange: impl Fn(String) -> String) -> Command {
+    let here = folder.display().to_string();
+    let modules = apache.path("usr/lib/apache2/modules").display().to_string();
+    write(folder, Kind::Apache, |text| {
+        exchange(text)
+            .replace("/usr/lib/apache2/modules", &modules)
+            .replace("/etc/apache2", &here)
+            .replace("/run/apache2", &here)
+    });
+    let lua = |kind: &str| {
+        let path = match kind {
+            "so" => apache.libraries().join("lua/5.3/?.so"),
+            _ => apache.path("usr/share/lua/5.3/?.lua"),
+        };
+        format!("{};;", path.display())
+    };
+    let mut command = apache.command();
+    command
+        .arg("-DFOREGROUND")
+        .arg("-d")
+        .arg(folder)
+        .args(["-f", "httpd.conf"])
+        .env("LUA_PATH", lua("lua"))
+        .env("LUA_CPATH", lua("so"));
+    command
+}
+
+/// What ingress-nginx 1.12 makes of our annotations: its template's location for `auth-url`, with our `auth-snippet`.
+fn ingress_nginx() -> String {
+    let ingress = snippet("ingress-nginx/ingress.yaml");
+    let (_, after) = ingress.split_once("auth-snippet: |\n").unwrap();
+    let ours: Vec<&str> = after
+        .lines()
+        .take_while(|line| line.starts_with("      "))
+        .map(str::trim)
+        .collect();
+    assert!(ours.len() > 10);
+    format!(
+        r#"
+worker_processes auto;
+pid /run/nginx.pid;
+events {{}}
+http {{
+  access_log off;
+  proxy_headers_hash_max_size 512;
+  proxy_headers_hash_bucket_size 64;
+  server {{
+    listen 10000;
+    listen 10443 ssl;
+    ssl_certificate /etc/portcullis/proxy/tls.crt;
+    ssl_certificate_key /etc/portcullis/proxy/tls.key;
+    ssl_client_certificate /etc/portcullis/proxy/clients.crt;
+    ssl_verify_client optional;
+    location = /_external-auth-Lw-Prefix {{
+      internal;
+      access_log off;
+      proxy_pass_request_body off;
+      proxy_set_header Content-Length "";
+      proxy_set_header X-Forwarded-Proto "";
+      proxy_set_header X-Request-ID $request_id;
+      proxy_set_header Host portcullis.portcullis-system.svc.cluster.local;
+      proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
+      proxy_set_header X-Original-Method $request_method;
+      proxy_set_header X-Sent-From "nginx-ingress-controller";
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Auth-Request-Redirect $request_uri;
+      proxy_set_header ssl-client-cert $ssl_client_escaped_cert;
+      proxy_set_header ssl-client-verify $ssl_client_verify;
+      proxy_set_header ssl-client-subject-dn $ssl_client_s_dn;
+      proxy_set_header ssl-client-issuer-dn $ssl_client_i_dn;
+      proxy_http_version 1.1;
+      proxy_pass_request_headers on;
+      {}
+      proxy_pass http://127.0.0.1:9192/;
+    }}
+    location / {{
+      auth_request /_external-auth-Lw-Prefix;
+      auth_request_set $auth_cookie $upstream_http_set_cookie;
+      proxy_set_header Host $http_host;
+      proxy_set_header ssl-client-cert $ssl_client_escaped_cert;
+      proxy_pass http://127.0.0.1:8080;
+    }}
+  }}
+}}
+"#,
+        ours.join("\n      ")
+    )
+}
+
+/// The files that proxies read: certificate and key apart and together, and whose clients they know.
+pub fn certificates(folder: &Path, authority: &portcullis_tests::authority::Authority) -> PathBuf {
+    let names = portcullis_tests::authority::Names {
+        dns: vec!["example.com".to_owned()],
+        ..Default::default()
+    };
+    let leaf = authority.leaf(&names).unwrap();
+    let folder = folder.join("certificates");
+    fs::create_dir_all(&folder).unwrap();
+    for (name, text) in [
+        ("tls.crt", leaf.certificate.clone()),
+        ("tls.key", leaf.key.clone()),
+        ("tls.pem", leaf.certificate.clone() + &leaf.key),
+        ("clients.crt", authority.certificate().to_owned()),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
+    }
+    folder
+}
