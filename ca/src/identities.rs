@@ -32,6 +32,9 @@ pub trait Identities: Send + Sync {
     /// Where every stream that carries our bundle says which sequence its peer has.
     fn deliveries(&self) -> &Deliveries;
 
+    /// True when an entry matches the caller. A look, not a request: nothing is issued and nothing recorded.
+    fn is_entitled(&self, caller: &Caller) -> bool;
+
     /// Everything X.509 that the caller is entitled to.
     ///
     /// # Errors

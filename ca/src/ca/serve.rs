@@ -47,6 +47,10 @@ impl Identities for Ca {
         &self.deliveries
     }
 
+    fn is_entitled(&self, caller: &Caller) -> bool {
+        !self.matching(caller).is_empty()
+    }
+
     async fn x509_context(&self, caller: &Caller) -> Result<X509Context, IssueError> {
         let entries = self.entitled(caller, "x509_svid").await?;
         let cached = self.cached_svids(&entries, caller).await?;

@@ -67,6 +67,7 @@ pub(super) async fn open<D: Dialect>(
         sent: None,
         unacknowledged: None,
         renewal: Renewal::default(),
+        denied: false,
     };
     let (sender, receiver) = latest();
     let on_flush = OnFlush(receiver.on_flush());
@@ -88,6 +89,8 @@ struct Conversation<D> {
     /// Our bundle's sequence in the last answer, and since when it waits for a word.
     unacknowledged: Option<(Option<u64>, Instant)>,
     renewal: Renewal,
+    /// It has no identity yet.
+    denied: bool,
 }
 
 impl<D: Dialect> Conversation<D> {
@@ -250,14 +253,22 @@ impl<D: Dialect> Conversation<D> {
             Err(AttestError::Failed(why)) => return Err(self.later(&why)),
             Err(error) => return Err(Some(status::unattested(&error))),
         };
+        // Denied already, and recorded so: a caller that waits is not denied again at every change.
+        if self.denied && !self.workloads.identities.is_entitled(&caller) {
+            return Err(None);
+        }
         match self.workloads.identities.x509_context(&caller).await {
             Ok(context) => {
                 let clock = &*self.workloads.clock;
                 self.renewal.answered(Some(context.renew_at), clock);
+                self.denied = false;
                 Ok(context)
             }
             // An Envoy that starts before its entry waits for it: it is told on the next change.
-            Err(IssueError::NoIdentity) if self.sent.is_none() => Err(None),
+            Err(IssueError::NoIdentity) if self.sent.is_none() => {
+                self.denied = true;
+                Err(None)
+            }
             Err(IssueError::Unavailable(why)) => Err(self.later(&why)),
             Err(error) => Err(Some(status::not_issued(error))),
         }

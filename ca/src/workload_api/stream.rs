@@ -12,6 +12,7 @@ use super::message::Question;
 use super::renewal::Renewal;
 use super::{Messages, Workloads, call};
 use crate::attest::AttestError;
+use crate::caller::Caller;
 use crate::delivery::Delivery;
 use crate::identities::IssueError;
 use crate::wire::latest::{Sender, latest};
@@ -85,36 +86,43 @@ enum Event {
 }
 
 impl<Q: Question> Open<Q> {
-    /// The first state. One without an identity waits a while for its entry.
+    /// The first state. One without an identity waits a while for its entry, and is refused once.
     async fn first(&mut self, until: Instant) -> Result<Q::State, Status> {
         loop {
             self.changes.mark_unchanged();
-            let refused = match self.ask().await {
-                Ok(state) => return Ok(state),
-                Err(refused) => refused,
-            };
-            let may_come = matches!(refused, Refused::Issue(IssueError::NoIdentity));
-            if !may_come || *self.workloads.stop.borrow() {
-                return Err(refused.into());
+            let caller = self.caller().await?;
+            if self.workloads.identities.is_entitled(&caller) {
+                match self.ask(&caller).await {
+                    // Deleted in between.
+                    Err(Refused::Issue(IssueError::NoIdentity)) => {}
+                    answer => return Ok(answer?),
+                }
+            }
+            if *self.workloads.stop.borrow() {
+                return Err(status::shutting_down());
             }
             match timeout_at(until, self.changes.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(status::shutting_down()),
-                Err(_) => return Err(refused.into()),
+                Err(_) => return Ok(self.ask(&caller).await?),
             }
         }
     }
 
-    async fn ask(&self) -> Result<Q::State, Refused> {
-        let caller = self
-            .workloads
-            .attestation
-            .attest(self.call.session().peer())
-            .await
-            .map_err(Refused::Attest)?;
-        Q::ask(&*self.workloads.identities, &caller)
+    async fn caller(&self) -> Result<Caller, Refused> {
+        let peer = self.call.session().peer();
+        let attested = self.workloads.attestation.attest(peer).await;
+        attested.map_err(Refused::Attest)
+    }
+
+    async fn ask(&self, caller: &Caller) -> Result<Q::State, Refused> {
+        Q::ask(&*self.workloads.identities, caller)
             .await
             .map_err(Refused::Issue)
+    }
+
+    async fn again(&self) -> Result<Q::State, Refused> {
+        self.ask(&self.caller().await?).await
     }
 
     async fn run(mut self, mut state: Q::State, sender: Sender<Q::Message>) {
@@ -146,7 +154,7 @@ impl<Q: Question> Open<Q> {
                 tokio::time::sleep(rest).await;
             }
             self.changes.mark_unchanged();
-            match self.ask().await {
+            match self.again().await {
                 Ok(now) => {
                     let sequence = Q::sequence(&now);
                     if !Q::is_same(&state, &now) {

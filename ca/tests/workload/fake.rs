@@ -229,6 +229,12 @@ impl Identities for Fake {
         &self.deliveries
     }
 
+    fn is_entitled(&self, caller: &Caller) -> bool {
+        let state = self.state.lock().unwrap();
+        let mut entries = state.entries.iter();
+        entries.any(|(selector, _)| caller.selectors.contains(selector))
+    }
+
     async fn x509_context(&self, caller: &Caller) -> Result<X509Context, IssueError> {
         let ids = self.entitled(caller)?;
         let mut state = self.state.lock().unwrap();
