@@ -3,19 +3,24 @@
 //!
 //! ```text
 //! CheckRequest (gRPC) --facts--\
-//!                               request -> Snapshot::decide -> Answer -> CheckResponse or HTTP answer
+//!                               request -> stages -> Snapshot::decide -> Answer -> CheckResponse or HTTP answer
 //! HTTP, one of its dialects ---/
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod stages;
+
 use std::sync::Arc;
 
 use portcullis_policy::decision::{Decision, Reason};
 use portcullis_policy::request::Request;
 use portcullis_policy::snapshot::Snapshot;
+use tonic::metadata::MetadataMap;
 
+use crate::custom;
 use crate::facts;
 use crate::live::Live;
+
+pub use self::stages::Stages;
 
 /// A request that cannot be decided, and the closed state that it is answered with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +66,27 @@ pub enum HeaderChange {
     },
 }
 
+impl HeaderChange {
+    /// The header, in lower case.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Set { name, .. } | Self::Remove { name } => name,
+        }
+    }
+}
+
+/// A denial in the words of a CUSTOM provider.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Denied {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers for the client, names in lower case; one may be there several times.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: String,
+}
+
 /// The answer to one check, before it is put in a proxy's terms.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -70,6 +96,12 @@ pub struct Answer {
     pub request_headers: Vec<HeaderChange>,
     /// Headers for the client where it is denied, such as `www-authenticate`; names in lower case.
     pub denied_headers: Vec<(String, String)>,
+    /// Query parameters that are taken out of the request where it is allowed.
+    pub removed_parameters: Vec<String>,
+    /// Headers added to the workload's response where the request is allowed; names in lower case.
+    pub response_headers: Vec<(String, String)>,
+    /// What the client gets instead of our own denial.
+    pub denied: Option<Denied>,
 }
 
 impl From<Decision> for Answer {
@@ -78,6 +110,9 @@ impl From<Decision> for Answer {
             decision,
             request_headers: Vec::new(),
             denied_headers: Vec::new(),
+            removed_parameters: Vec::new(),
+            response_headers: Vec::new(),
+            denied: None,
         }
     }
 }
@@ -92,16 +127,25 @@ pub struct Checker {
 struct Inner {
     listener: String,
     live: Live,
+    stages: Stages,
 }
 
 impl Checker {
-    /// A checker for the listener that logs call `listener`, which decides by what `live` holds.
+    /// A checker for the listener that logs call `listener`, which decides by what `live` holds and
+    /// leaves tokens to its proxy.
     #[must_use]
     pub fn new(listener: impl Into<String>, live: Live) -> Self {
+        Self::with_stages(listener, live, Stages::default())
+    }
+
+    /// A checker that finds out more by itself.
+    #[must_use]
+    pub fn with_stages(listener: impl Into<String>, live: Live, stages: Stages) -> Self {
         Self {
             inner: Arc::new(Inner {
                 listener: listener.into(),
                 live,
+                stages,
             }),
         }
     }
@@ -112,15 +156,24 @@ impl Checker {
         &self.inner.listener
     }
 
+    /// True for a check that this server sent to a CUSTOM provider, which turned out to be itself.
+    #[must_use]
+    pub fn is_own_question(&self, metadata: &MetadataMap) -> bool {
+        self.inner.stages.providers.as_ref().is_some_and(|own| {
+            let mut asked_by = metadata.get_all(custom::ASKED_BY).iter();
+            asked_by.any(|value| own.is_own(value.as_bytes()))
+        })
+    }
+
     /// Decides the request that `facts` reads. Whatever cannot be decided is a denial with its
     /// reason, never an error. The snapshot is the one in force now, to the end of the request.
     pub async fn check(&self, facts: impl FnOnce(&Snapshot) -> Result<Request, Refusal>) -> Answer {
         let answer: Answer = match self.inner.live.snapshot() {
             None => Decision::closed(Reason::NoSnapshot, "").into(),
-            Some(snapshot) => {
-                let request = facts(&snapshot);
-                decide(&snapshot, request).into()
-            }
+            Some(snapshot) => match facts(&snapshot) {
+                Ok(request) => stages::answer(&self.inner.stages, &snapshot, request).await,
+                Err(refusal) => refuse(&snapshot, refusal).into(),
+            },
         };
         let decision = &answer.decision;
         tracing::debug!(
@@ -139,21 +192,17 @@ impl Checker {
 /// Decides one request that was read, or refuses it as its facts say.
 #[must_use]
 pub fn decide(snapshot: &Arc<Snapshot>, request: Result<Request, Refusal>) -> Decision {
-    let request = match request {
-        Ok(request) => request,
-        Err(Refusal { reason, words }) => {
-            tracing::warn!(
-                reason = reason.as_str(),
-                words,
-                "request denied: it cannot be decided"
-            );
-            return Decision::closed(reason, snapshot.revision());
-        }
-    };
-    // The engine does not panic. Should it ever, one request is denied and the others go on: a
-    // reset stream would leave the answer to the proxy's failure mode.
-    catch_unwind(AssertUnwindSafe(|| snapshot.decide(&request))).unwrap_or_else(|_| {
-        tracing::error!("request denied: the engine panicked");
-        Decision::closed(Reason::EvaluationError, snapshot.revision())
-    })
+    match request {
+        Ok(request) => stages::guarded(snapshot, || snapshot.decide(&request)),
+        Err(refusal) => refuse(snapshot, refusal),
+    }
+}
+
+fn refuse(snapshot: &Snapshot, Refusal { reason, words }: Refusal) -> Decision {
+    tracing::warn!(
+        reason = reason.as_str(),
+        words,
+        "request denied: it cannot be decided"
+    );
+    Decision::closed(reason, snapshot.revision())
 }

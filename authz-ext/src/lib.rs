@@ -13,6 +13,7 @@
 pub mod check;
 pub mod check_request;
 pub mod client;
+pub mod custom;
 pub mod decide;
 pub mod descriptor;
 pub mod endpoint;
@@ -25,3 +26,4 @@ pub mod reload;
 pub mod respond;
 pub mod server;
 pub mod service;
+pub mod token;

@@ -61,6 +61,15 @@ impl Options {
         }
     }
 
+    /// HTTP status of a denial: the CUSTOM provider's, where it spoke.
+    #[must_use]
+    pub fn denied_status(&self, answer: &Answer) -> u16 {
+        match &answer.denied {
+            Some(denied) => denied.status,
+            None => self.status(answer.decision.reason),
+        }
+    }
+
     /// Content type and text of a denial's body; `None` for none.
     #[must_use]
     pub fn body(&self, decision: &Decision) -> Option<(&'static str, String)> {
@@ -82,7 +91,10 @@ pub fn denied_headers(answer: &Answer, status: u16) -> Vec<(&str, &str)> {
     let mut headers: Vec<(&str, &str)> = stated
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
-    if status == 401 && !headers.iter().any(|(name, _)| *name == "www-authenticate") {
+    if answer.denied.is_none()
+        && status == 401
+        && !headers.iter().any(|(name, _)| *name == "www-authenticate")
+    {
         headers.push(("www-authenticate", "Bearer"));
     }
     headers
@@ -114,7 +126,7 @@ pub fn respond(answer: &Answer, options: &Options) -> CheckResponse {
     let (code, http_response) = match decision.decision {
         Verdict::Allow => (Code::Ok, HttpResponse::OkResponse(ok(answer, debug))),
         Verdict::Deny => {
-            let status = options.status(decision.reason);
+            let status = options.denied_status(answer);
             let code = if status == 401 {
                 Code::Unauthenticated
             } else {
@@ -153,9 +165,12 @@ fn ok(answer: &Answer, debug: Vec<HeaderValueOption>) -> OkHttpResponse {
         let set = headers.iter().filter_map(|option| option.header.as_ref());
         !set.into_iter().any(|header| header.key == *name)
     });
+    let added = answer.response_headers.iter();
+    let added = added.map(|(name, value)| appended(name, value));
     OkHttpResponse {
         headers_to_remove: removed,
-        response_headers_to_add: debug,
+        response_headers_to_add: debug.into_iter().chain(added).collect(),
+        query_parameters_to_remove: answer.removed_parameters.clone(),
         headers,
         ..OkHttpResponse::default()
     }
@@ -169,6 +184,18 @@ fn denied(
 ) -> DeniedHttpResponse {
     let stated = denied_headers(answer, status).into_iter();
     headers.extend(stated.map(|(name, value)| header(name, value)));
+    if let Some(denied) = &answer.denied {
+        // Several values of one header are several headers, as of `set-cookie`.
+        let stated = denied.headers.iter();
+        headers.extend(stated.map(|(name, value)| appended(name, value)));
+        return DeniedHttpResponse {
+            status: Some(HttpStatus {
+                code: i32::from(status),
+            }),
+            headers,
+            body: denied.body.clone(),
+        };
+    }
     let (content_type, body) = options.body(&answer.decision).unwrap_or_default();
     if !body.is_empty() {
         headers.push(header("content-type", content_type));
@@ -191,6 +218,13 @@ fn header(name: &str, value: &str) -> HeaderValueOption {
         }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd as i32,
         ..HeaderValueOption::default()
+    }
+}
+
+fn appended(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        append_action: HeaderAppendAction::AppendIfExistsOrAdd as i32,
+        ..header(name, value)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis_policy::settings::Settings;
+use portcullis_policy::settings::{CustomProvider, Settings};
 use portcullis_policy::snapshot::Snapshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -14,14 +14,15 @@ use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::check::Checker;
+use crate::check::{Checker, Stages};
+use crate::custom::Providers;
 use crate::descriptor::FILE_DESCRIPTOR_SET;
 use crate::endpoint::Endpoint;
 use crate::incoming::Incoming;
 use crate::live::Live;
 use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
 use crate::service::{AuthorizationService, SERVICE_NAME};
-use crate::{facts, http, respond};
+use crate::{custom, facts, http, respond, token};
 
 /// Everything that `authz serve` and `dev` decide about a server.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct ServeOptions {
     pub reload: reload::Options,
     /// Longest time that open requests get at shutdown.
     pub drain: Duration,
+    /// How tokens are verified, for listeners that do.
+    pub tokens: token::Settings,
 }
 
 /// One listener.
@@ -49,10 +52,22 @@ pub struct ListenerOptions {
     pub socket_mode: u32,
     /// What it speaks, and what it knows about every request.
     pub protocol: Protocol,
+    /// Who verifies tokens.
+    pub tokens: TokensBy,
     /// What its answers say beside the verdict.
     pub respond: respond::Options,
     /// Longest message, in bytes; a longer one is refused with `OUT_OF_RANGE`, unread.
     pub max_message_bytes: usize,
+}
+
+/// Who verifies the tokens of the requests that a listener is asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokensBy {
+    /// The proxy, before it asks; it hands the payload along.
+    #[default]
+    Proxy,
+    /// We do; what anybody else says about tokens is not believed.
+    Us,
 }
 
 /// What a listener speaks.
@@ -73,6 +88,7 @@ impl ListenerOptions {
             endpoint,
             socket_mode: 0o660,
             protocol: Protocol::Grpc(facts::Options::default()),
+            tokens: TokensBy::Proxy,
             respond: respond::Options::default(),
             max_message_bytes: 4 << 20,
         }
@@ -96,6 +112,15 @@ pub enum ServeError {
     /// The descriptor set does not serve reflection.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// Tokens cannot be verified.
+    #[error("cannot verify tokens: {0}")]
+    Tokens(#[from] token::SettingsError),
+    /// A CUSTOM provider is this server.
+    #[error(transparent)]
+    Loop(#[from] custom::Loop),
+    /// CUSTOM providers cannot be asked.
+    #[error("cannot ask CUSTOM providers: {0}")]
+    Providers(io::Error),
     /// A listener ended by itself.
     #[error("a listener ended: {0}")]
     Ended(String),
@@ -110,6 +135,8 @@ pub struct Server {
     status: watch::Receiver<ReloadStatus>,
     reload: reload::Options,
     drain: Duration,
+    tokens: Option<token::Verification>,
+    providers: Option<Providers>,
 }
 
 impl Server {
@@ -126,10 +153,18 @@ impl Server {
             settings,
             reload,
             drain,
+            tokens,
         } = options;
         if wanted.is_empty() {
             return Err(ServeError::NoListener);
         }
+        let verifies = wanted.iter().any(|l| l.tokens == TokensBy::Us);
+        let tokens = match verifies {
+            true => Some(token::Verification::new(tokens)?),
+            false => None,
+        };
+        let asks = settings.custom_providers.values();
+        let asks = asks.into_iter().any(|way| *way == CustomProvider::Call);
         let live = Live::default();
         let reloader = Reloader::new(files, settings, live.clone());
         let status = reloader.status();
@@ -144,6 +179,19 @@ impl Server {
                 })?;
             listeners.push((incoming, listener));
         }
+        let own = listeners
+            .iter()
+            .filter_map(|(incoming, _)| match incoming.endpoint() {
+                Endpoint::Tcp(address) => Some(*address),
+                Endpoint::Unix(_) => None,
+            });
+        let providers = match asks {
+            true => Some(Providers::new(own.collect()).map_err(ServeError::Providers)?),
+            false => None,
+        };
+        if let (Some(providers), Some(snapshot)) = (&providers, live.snapshot()) {
+            providers.refuse_loops(&snapshot).await?;
+        }
         Ok(Self {
             listeners,
             live,
@@ -151,7 +199,16 @@ impl Server {
             status,
             reload,
             drain,
+            tokens,
+            providers,
         })
+    }
+
+    /// The issuers' keys; `None` where no listener verifies tokens.
+    #[must_use]
+    pub fn keys(&self) -> Option<token::keys::Keys> {
+        let tokens = self.tokens.as_ref()?;
+        Some(tokens.verifier.keys().clone())
     }
 
     /// Where the server listens, in the order of its options, with real ports.
@@ -187,7 +244,16 @@ impl Server {
         let mut tasks = JoinSet::new();
         for (incoming, options) in self.listeners {
             tracing::info!(listener = options.name, endpoint = %incoming.endpoint(), "listening");
-            let checker = Checker::new(options.name.clone(), self.live.clone());
+            let tokens = self
+                .tokens
+                .as_ref()
+                .filter(|_| options.tokens == TokensBy::Us);
+            let stages = Stages {
+                tokens: tokens.map(|tokens| tokens.verifier.clone()),
+                svids: tokens.and_then(|tokens| tokens.svids.clone()),
+                providers: self.providers.clone(),
+            };
+            let checker = Checker::with_stages(options.name.clone(), self.live.clone(), stages);
             let mut stopped = stop.subscribe();
             match options.protocol.clone() {
                 Protocol::Http(http) => {
@@ -212,6 +278,9 @@ impl Server {
         }
         let mut aside = JoinSet::new();
         aside.spawn(self.reloader.watch(self.reload));
+        if let Some(tokens) = self.tokens {
+            tokens.run(&self.live, &mut aside);
+        }
         aside.spawn(follow_health(health.clone(), published, serving));
 
         tokio::pin!(shutdown);

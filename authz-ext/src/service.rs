@@ -64,6 +64,10 @@ impl Inner {
         let answer = self
             .checker
             .check(|snapshot| match received.0 {
+                Ok(_) if self.checker.is_own_question(metadata) => Err(Refusal::new(
+                    Reason::CustomProviderUnavailable,
+                    "a CUSTOM provider led back to this service",
+                )),
                 Ok(check) => decide::request(snapshot, check, metadata, &self.facts),
                 Err(error) => Err(Refusal::new(
                     Reason::InvalidRequest,

@@ -7,6 +7,7 @@ mod keys;
 mod listener;
 mod mesh;
 mod read;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,6 +17,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::respond::DeniedBody;
+use portcullis_authz::server::TokensBy;
+use portcullis_authz::token;
 use portcullis_authz::{http, reload};
 use portcullis_policy::document::{self, Mark, SourceText};
 use portcullis_policy::request::{PathForm, Target};
@@ -52,6 +55,8 @@ pub struct Listener {
     pub debug_headers: bool,
     /// Status of a denial for want of a token, where it is not 403.
     pub missing_token_status: Option<u16>,
+    /// Who verifies tokens.
+    pub tokens: TokensBy,
 }
 
 impl Default for Listener {
@@ -65,6 +70,7 @@ impl Default for Listener {
             body: DeniedBody::Empty,
             debug_headers: false,
             missing_token_status: None,
+            tokens: TokensBy::Proxy,
         }
     }
 }
@@ -86,6 +92,8 @@ pub struct Config {
     pub require_svid: bool,
     /// `custom_providers`.
     pub custom_providers: BTreeMap<String, CustomProvider>,
+    /// `tokens`.
+    pub tokens: token::Settings,
     /// `default_workload`.
     pub default_workload: Option<String>,
     /// `reload`.

@@ -16,7 +16,7 @@ pub use user::answers as user_answers;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::decision::{Decision, DryRun, Reason, Shadow, Verdict};
+use crate::decision::{Decision, DryRun, Reason, Shadow};
 use crate::facts::{Facts, IdentityView, View, peer};
 use crate::inventory::{Candidate, Resolved, Unresolved};
 use crate::model::{Dialect, Role, Rule};
@@ -147,21 +147,11 @@ pub fn decide(snapshot: &Snapshot, worker: &mut Worker, request: &Request) -> De
             );
             decision = Some(match decision.take() {
                 None => one,
-                Some(other) => stricter(other, one),
+                Some(other) => other.or_stricter(one),
             });
         }
     }
     decision.unwrap_or_else(|| Decision::closed(Reason::InvalidRequest, snapshot.revision()))
-}
-
-/// Of two readings of one request the one that denies, for the verdict in force and on trial alike.
-fn stricter(first: Decision, second: Decision) -> Decision {
-    let dry_run = match (first.dry_run.clone(), second.dry_run.clone()) {
-        (Some(a), Some(b)) => Some(if a.decision == Verdict::Allow { b } else { a }),
-        (a, b) => a.or(b),
-    };
-    let chosen = if first.is_allow() { second } else { first };
-    Decision { dry_run, ..chosen }
 }
 
 fn reading(

@@ -177,6 +177,18 @@ impl Decision {
         }
     }
 
+    /// Of two readings of one request the one that denies, for the verdict in force and on trial
+    /// alike.
+    #[must_use]
+    pub fn or_stricter(self, other: Self) -> Self {
+        let dry_run = match (self.dry_run.clone(), other.dry_run.clone()) {
+            (Some(a), Some(b)) => Some(if a.decision == Verdict::Allow { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        let chosen = if self.is_allow() { other } else { self };
+        Self { dry_run, ..chosen }
+    }
+
     /// True for an allow.
     #[must_use]
     pub fn is_allow(&self) -> bool {

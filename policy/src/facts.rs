@@ -14,7 +14,7 @@ use std::net::IpAddr;
 
 use crate::model::{Alternative, Clause, IdentityField, Matcher, Rule};
 use crate::path;
-use crate::request::{Http, IdentityKind, RemoteAddress, Request};
+use crate::request::{Http, Identity, IdentityKind, RemoteAddress, Request};
 use crate::request_authentication::TokenRules;
 use crate::text::Pattern;
 
@@ -191,7 +191,7 @@ impl<'r> Facts<'r> {
                 .identities
                 .iter()
                 .filter(|i| match i.kind {
-                    IdentityKind::Uri => true,
+                    IdentityKind::Uri | IdentityKind::JwtSvid => true,
                     IdentityKind::Principal => i.value.contains("://"),
                     IdentityKind::Dns | IdentityKind::Subject => false,
                 })
@@ -217,10 +217,13 @@ impl<'r> Facts<'r> {
     /// True when the peer has a name that we see, or presented a certificate that has none.
     #[must_use]
     pub fn peer_certificate(&self) -> bool {
+        // A JWT-SVID names the peer, but is no mutual TLS.
+        let source = &self.request.source;
+        let svid = |i: &Identity| i.kind == IdentityKind::JwtSvid;
+        let only_svid = !source.identities.is_empty() && source.identities.iter().all(svid);
         match self.view.identities {
-            IdentityView::All => {
-                !self.identities.is_empty() || self.request.source.certificate_presented
-            }
+            _ if only_svid => source.certificate_presented,
+            IdentityView::All => !self.identities.is_empty() || source.certificate_presented,
             IdentityView::UriOnly => !self.identities.is_empty(),
             IdentityView::Ztunnel => self.ztunnel_identity().is_some(),
             IdentityView::Hidden => false,

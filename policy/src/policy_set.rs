@@ -154,6 +154,14 @@ impl PolicySet {
         self.user.get(id.0 as usize)
     }
 
+    /// Every RequestAuthentication, in document order.
+    pub fn request_authentications(&self) -> impl Iterator<Item = &RequestAuthentication> {
+        self.tokens.iter().filter_map(|token| match token.as_ref() {
+            Resource::RequestAuthentication(policy) => Some(policy),
+            _ => None,
+        })
+    }
+
     /// One RequestAuthentication.
     #[must_use]
     pub fn request_authentication(&self, place: u32) -> Option<&RequestAuthentication> {

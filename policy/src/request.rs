@@ -71,6 +71,8 @@ pub enum IdentityKind {
     Dns,
     /// The certificate's subject, in RFC 2253 form.
     Subject,
+    /// `sub` of a JWT-SVID: a name, but no certificate.
+    JwtSvid,
     /// `source.principal` without a certificate: Envoy put the first URI SAN, else the first DNS
     /// SAN, else the subject there.
     Principal,

@@ -115,7 +115,9 @@ impl Snapshot {
         &self.parts.uids
     }
 
-    pub(crate) fn custom_provider(&self, name: &str) -> Option<CustomProvider> {
+    /// What is done when a rule of a CUSTOM provider matches; `None` where nothing is configured.
+    #[must_use]
+    pub fn custom_provider(&self, name: &str) -> Option<CustomProvider> {
         self.parts.custom_providers.get(name).copied()
     }
 

@@ -5,7 +5,7 @@ use tonic::codegen::http::header::{HeaderName, HeaderValue};
 use tonic::codegen::http::{Response, StatusCode};
 
 use super::Dialect;
-use crate::check::{Answer, HeaderChange};
+use crate::check::{Answer, Denied, HeaderChange};
 use crate::respond::{self, Options};
 
 /// Envoy takes the names of headers to remove from this one.
@@ -30,8 +30,11 @@ pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> 
             (StatusCode::OK, None, removed.join(","))
         }
         Verdict::Deny => {
-            let status = options.status(answer.decision.reason);
+            let status = options.denied_status(answer);
             headers.extend(respond::denied_headers(answer, status));
+            if let Some(denied) = &answer.denied {
+                return in_provider_words(denied, headers);
+            }
             let status = match status {
                 401 => StatusCode::UNAUTHORIZED,
                 _ => StatusCode::FORBIDDEN,
@@ -47,6 +50,35 @@ pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> 
     }
     let mut response = Response::new(String::new());
     *response.status_mut() = status;
+    insert(&mut response, headers);
+    if let Some((_, text)) = body {
+        *response.body_mut() = text;
+    }
+    response
+}
+
+/// A CUSTOM provider's denial. A status of 2xx would be an allow for most proxies, and one of 5xx an
+/// outage: both become 403. A redirect reaches the client through those that hand any answer on.
+fn in_provider_words(denied: &Denied, headers: Vec<(&str, &str)>) -> Response<String> {
+    let mut response = Response::new(denied.body.clone());
+    *response.status_mut() = match denied.status {
+        300..=499 => StatusCode::from_u16(denied.status).unwrap_or(StatusCode::FORBIDDEN),
+        _ => StatusCode::FORBIDDEN,
+    };
+    insert(&mut response, headers);
+    for (name, value) in &denied.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value))
+            && name != "content-length"
+        {
+            // Several values of one header are several headers, as of `set-cookie`.
+            response.headers_mut().append(name, value);
+        }
+    }
+    response
+}
+
+fn insert(response: &mut Response<String>, headers: Vec<(&str, &str)>) {
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes());
         let value = HeaderValue::from_str(value);
@@ -60,8 +92,4 @@ pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> 
             }
         }
     }
-    if let Some((_, text)) = body {
-        *response.body_mut() = text;
-    }
-    response
 }

@@ -80,6 +80,7 @@ pub fn options(folder: &Path, listeners: Vec<ListenerOptions>) -> ServeOptions {
             poll: Duration::from_millis(500),
         },
         drain: Duration::from_secs(5),
+        tokens: portcullis_authz::token::Settings::default(),
     }
 }
 

@@ -83,6 +83,7 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         settings,
         reload: config.reload,
         drain: config.drain.unwrap_or(DRAIN),
+        tokens: config.tokens.clone(),
     })
 }
 
@@ -108,6 +109,7 @@ fn listener(entry: &Listener, config: &Config) -> ListenerOptions {
         debug_headers: entry.debug_headers,
         missing_token_status: entry.missing_token_status,
     };
+    options.tokens = entry.tokens;
     if let Some(bytes) = config.message_bytes {
         options.max_message_bytes = bytes;
     }

@@ -10,8 +10,8 @@ use portcullis_policy::request::{PathForm, Target};
 
 mod http;
 
-use super::Listener;
 use super::read::Reader;
+use super::{Listener, tokens};
 
 /// Reads `listeners`; the paths of sockets are relative to `folder`.
 pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> Vec<Listener> {
@@ -68,6 +68,11 @@ fn listener(reader: &mut Reader, node: &Node, folder: &Path) -> Listener {
                             format!("`{text}` is no file mode; write octal digits, such as `0660`"),
                         ),
                     }
+                }
+            }
+            "tokens" => {
+                if let Some(who) = reader.word(node, tokens::WHO) {
+                    listener.tokens = who;
                 }
             }
             "path" => {

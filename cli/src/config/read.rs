@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
 use super::keys::KEYS;
-use super::{Config, listener, mesh};
+use super::{Config, listener, mesh, tokens};
 use crate::args::LogFormat;
 use portcullis_policy::document::{Mark, Node, Value};
 
@@ -74,6 +74,7 @@ impl Reader {
                         .collect();
                 }
                 "custom_providers" => config.custom_providers = self.custom_providers(node),
+                "tokens" => config.tokens = tokens::read(self, node, folder),
                 "default_workload" => config.default_workload = self.workload_name(node),
                 "identity" => {
                     for (name, node) in self.fields(node, "identity") {

@@ -2,7 +2,7 @@
 
 use super::{DEFAULT_HEADER, DEFAULT_PARAM, DEFAULT_PREFIX, query, values};
 use crate::request::Http;
-use crate::resource::JwtRule;
+use crate::resource::{HeaderLocation, JwtRule};
 
 /// Where a token stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,6 +56,15 @@ pub fn tokens(rule: &JwtRule, http: &Http) -> Vec<Found> {
         in_cookie(&cookie.value, http, &mut found);
     }
     found
+}
+
+/// The token in one header.
+#[must_use]
+pub fn in_one_header(location: &HeaderLocation, http: &Http) -> Option<Found> {
+    let mut found = Vec::new();
+    let name = location.name.to_ascii_lowercase();
+    in_header(&name, &location.prefix, http, &mut found);
+    found.pop()
 }
 
 /// Takes a token out of the request, as a proxy does that does not forward it. Cookies stay, as in
@@ -140,7 +149,7 @@ mod tests {
     use super::*;
     use crate::diagnostic::Location;
     use crate::request::Headers;
-    use crate::resource::{HeaderLocation, Located};
+    use crate::resource::Located;
 
     fn located(value: &str) -> Located<String> {
         Located {
