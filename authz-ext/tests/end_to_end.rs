@@ -10,7 +10,9 @@
 
 mod end_to_end {
     mod bad_input;
+    mod custom;
     mod reload;
     mod serve;
     pub mod support;
+    pub mod tokens;
 }

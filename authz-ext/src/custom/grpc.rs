@@ -120,7 +120,7 @@ fn denied(response: DeniedHttpResponse) -> Denied {
         // Without one, or with one that is no denial, it is Envoy's own.
         status: u16::try_from(status)
             .ok()
-            .filter(|status| (200..600).contains(status))
+            .filter(|status| (300..600).contains(status))
             .unwrap_or(403),
         headers: plain(response.headers),
         body: response.body,

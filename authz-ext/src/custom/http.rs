@@ -55,7 +55,12 @@ pub(super) async fn ask(
     let body = Limited::new(body, LONGEST).collect().await;
     let body = body.map_err(|error| Failure::new(format!("its denial: {error}")))?;
     Ok(Verdict::Denied(Denied {
-        status: status.as_u16(),
+        // 200 alone is an allow; a denial must not look like one to anybody.
+        status: if status.is_success() {
+            403
+        } else {
+            status.as_u16()
+        },
         headers: downstream(call, headers),
         body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
     }))
