@@ -8,6 +8,7 @@ mod caddy;
 mod debian;
 mod envoy;
 mod grpcurl;
+mod spiffe_clients;
 mod traefik;
 mod wheel;
 
@@ -23,6 +24,7 @@ pub use caddy::caddy;
 pub use debian::{Unpacked, apache, haproxy, nginx};
 pub use envoy::envoy;
 pub use grpcurl::grpcurl;
+pub use spiffe_clients::{SpiffeClient, go_spiffe, java_spiffe, py_spiffe};
 pub use traefik::traefik;
 
 /// How long a test waits for another process that is fetching the same component.

@@ -17,3 +17,4 @@ pub mod portcullis;
 pub mod process;
 pub mod stub;
 pub mod token;
+pub mod workload;

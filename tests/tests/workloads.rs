@@ -1,0 +1,14 @@
+//! Real workloads before the certificate authority: SPIFFE libraries of four languages, and Envoy.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+
+mod workloads {
+    mod envoy;
+    mod rotation;
+}
