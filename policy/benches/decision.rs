@@ -22,6 +22,10 @@ use portcullis_policy::request::{Headers, Http, Identity, IdentityKind, Request}
 use portcullis_policy::settings::Settings;
 use portcullis_policy::snapshot::Snapshot;
 
+/// The allocator of the `portcullis` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const INVENTORY: &str = "\
 apiVersion: v1
 kind: Pod

@@ -287,7 +287,7 @@ impl<'m> Satisfied<'m> {
     fn ids(&self, role: &Role, trial: Trial) -> Vec<String> {
         self.of(trial)
             .filter(|r| r.role == *role)
-            .map(|r| r.id.to_string())
+            .map(|r| r.id.text())
             .collect()
     }
 
@@ -309,7 +309,7 @@ impl<'m> Satisfied<'m> {
                 .find(|(rule, answer)| {
                     reached && rule.dry_run && rule.role == *role && *answer == Answer::Satisfied
                 })
-                .map(|(rule, _)| rule.id.to_string())
+                .map(|(rule, _)| rule.id.text())
         };
         Shadow {
             allow: first(&Role::Allow, enforced.reached_allow),
@@ -349,7 +349,7 @@ fn combine(
     trial: Trial,
 ) -> Outcome {
     if let Some(rule) = satisfied.error(trial) {
-        return Outcome::early(Reason::EvaluationError, vec![rule.id.to_string()]);
+        return Outcome::early(Reason::EvaluationError, vec![rule.id.text()]);
     }
     let token = match request.checked.tokens {
         Tokens::Invalid => Reason::TokenInvalid,
@@ -359,7 +359,7 @@ fn combine(
         if let Some(rule) = satisfied.of(trial).find(|r| r.role == role) {
             let named = !rule.id.name.is_empty();
             let policies = if named {
-                vec![rule.id.to_string()]
+                vec![rule.id.text()]
             } else {
                 Vec::new()
             };
