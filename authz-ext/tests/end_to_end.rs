@@ -11,6 +11,8 @@
 mod end_to_end {
     mod bad_input;
     mod custom;
+    mod custom_http;
+    mod custom_provider;
     mod reload;
     mod serve;
     pub mod support;

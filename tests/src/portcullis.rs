@@ -161,6 +161,12 @@ impl Server {
     pub fn log_end(&self) -> String {
         self.daemon.log_end()
     }
+
+    /// The whole log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
 }
 
 /// What the standard gRPC health service says of the whole server.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use envoy_types::ext_authz::v3::pb::HttpResponse;
+use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse, HttpResponse};
 use envoy_types::pb::google::protobuf::value::Kind;
 use portcullis_authz::client::{self, Client};
 use portcullis_authz::endpoint::Endpoint;
@@ -252,4 +252,44 @@ async fn after_the_end_nobody_answers() {
             .starts_with(&format!("cannot connect to `{endpoint}`")),
         "{error}"
     );
+}
+
+/// A check whose headers have arrived and whose message has not is open when the server is told to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_request_is_answered_after_the_stop() {
+    let folder = policies();
+    let running = Running::start(options(folder.path(), vec![tcp()])).await;
+    let channel = client::channel(&running.endpoints[0]).await.unwrap();
+    let (send, message) = tokio::sync::oneshot::channel::<CheckRequest>();
+    let (into, body) = tokio::sync::mpsc::channel(1);
+    let body = tokio_stream::wrappers::ReceiverStream::new(body);
+    tokio::spawn(async move { into.send(message.await.unwrap()).await });
+    let open = tokio::spawn(async move {
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let path = format!("/{SERVICE_NAME}/Check").parse().unwrap();
+        let codec = tonic_prost::ProstCodec::<CheckRequest, CheckResponse>::default();
+        let answer = grpc
+            .client_streaming(tonic::Request::new(body), path, codec)
+            .await;
+        answer.map(tonic::Response::into_inner)
+    });
+    // The headers are on their way before the message: the server has the stream when another request
+    // of the same server has been answered.
+    let mut other = running.client().await;
+    for _ in 0..20 {
+        other
+            .check(tonic::Request::new(get("/public")))
+            .await
+            .unwrap();
+    }
+    let endpoint = running.endpoints[0].clone();
+    let stop = tokio::spawn(running.stop());
+    let refused = async { while client::channel(&endpoint).await.is_ok() {} };
+    within("nobody accepts any more", refused).await;
+    assert!(!stop.is_finished(), "ended before the open request");
+    send.send(get("/public")).unwrap();
+    let answer = within("an answer", open).await.unwrap().unwrap();
+    assert_eq!(answer.status.unwrap().code, 0);
+    within("the end", stop).await.unwrap();
 }
