@@ -59,6 +59,16 @@ fn explaining_a_denial() {
 }
 
 #[test]
+fn verifying_tokens() {
+    check("docs/tasks/tokens.md", &[]);
+}
+
+#[test]
+fn asking_another_authorizer() {
+    check("docs/tasks/custom.md", &[]);
+}
+
+#[test]
 fn standing_behind_envoy() {
     if let Some(envoy) = require(component::envoy()) {
         check("docs/tasks/envoy.md", &[envoy]);
@@ -72,7 +82,17 @@ fn every_page_is_run() {
         .map(|page| page.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["candidate.md", "ci.md", "envoy.md", "explain.md"]);
+    assert_eq!(
+        names,
+        [
+            "candidate.md",
+            "ci.md",
+            "custom.md",
+            "envoy.md",
+            "explain.md",
+            "tokens.md"
+        ]
+    );
 }
 
 /// Runs a page with `tools` on its PATH.

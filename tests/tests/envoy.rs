@@ -28,3 +28,5 @@ mod setting;
 mod shipped;
 #[path = "envoy/tcp.rs"]
 mod tcp;
+#[path = "envoy/tokens.rs"]
+mod tokens;

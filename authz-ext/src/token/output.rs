@@ -39,7 +39,10 @@ pub fn apply(rules: &TokenRules, valid: &[Verified], http: &mut Http) -> Changes
             Place::Header(name) => {
                 removed.insert(name.clone());
             }
-            Place::Param(name) => changes.parameters.push(name.clone()),
+            Place::Param(name) => {
+                let written = place::written_parameters(http, name);
+                changes.parameters.extend(written);
+            }
             // Envoy cannot take a cookie away.
             Place::Cookie(_) => continue,
         }

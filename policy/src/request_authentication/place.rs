@@ -67,6 +67,15 @@ pub fn in_one_header(location: &HeaderLocation, http: &Http) -> Option<Found> {
     found.pop()
 }
 
+/// The names of a query parameter as the request writes it, escapes and all: a proxy that is told to
+/// take it out compares texts.
+#[must_use]
+pub fn written_parameters(http: &Http, name: &str) -> Vec<String> {
+    query::written(&http.path, name)
+        .map(str::to_owned)
+        .collect()
+}
+
 /// Takes a token out of the request, as a proxy does that does not forward it. Cookies stay, as in
 /// Envoy.
 pub fn remove(http: &mut Http, place: &Place) {
@@ -103,16 +112,14 @@ fn in_header(name: &str, prefix: &str, http: &Http, found: &mut Vec<Found>) {
     push(Place::Header(name.to_owned()), &texts, found);
 }
 
-/// The first run of token characters; all of it where there is none.
+/// From the first character that a token can have to the next space or tab; all of it where there is none.
 fn token(text: &str) -> &str {
     let base64url = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     let Some(from) = text.find(base64url).and_then(|start| text.get(start..)) else {
         return text;
     };
-    let end = from
-        .find(|c| !base64url(c) && c != '.')
-        .unwrap_or(from.len());
-    from.get(..end).unwrap_or_default()
+    from.split_once([' ', '\t'])
+        .map_or(from, |(token, _)| token)
 }
 
 fn in_query(name: &str, http: &Http, found: &mut Vec<Found>) {
@@ -223,8 +230,8 @@ mod tests {
         );
         check(&default, "/", &[("authorization", "bearer a.b.c")], &[]);
         check(&default, "/", &[("authorization", "Basic a.b.c")], &[]);
-        // As Envoy: wherever the prefix stands, from the first to the last character of a token.
-        for value in ["x Bearer  a.b.c, x", "Bearer \"a.b.c\"", "Bearer a.b.c"] {
+        // As Envoy: wherever the prefix stands, from the first character of a token to a space.
+        for value in ["x Bearer  a.b.c x", "Bearer =a.b.c", "Bearer a.b.c"] {
             check(
                 &default,
                 "/",

@@ -11,6 +11,13 @@ pub(super) fn parameters(path: &str) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)>
     raw(path).map(|(name, value)| (decode(name), decode(value)))
 }
 
+/// The name as it is written, of every parameter of that name.
+pub(super) fn written<'p>(path: &'p str, name: &str) -> impl Iterator<Item = &'p str> {
+    raw(path)
+        .map(|(written, _)| written)
+        .filter(move |written| decode(written) == name.as_bytes())
+}
+
 /// The path without the parameters of that name; everything else stays as it was written.
 pub(super) fn without(path: &str, name: &str) -> String {
     let (plain, fragment) = match path.split_once('#') {
