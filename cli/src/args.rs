@@ -147,12 +147,18 @@ pub enum PolicyCommand {
 /// Verbs of `authz`.
 #[derive(Debug, Subcommand)]
 pub enum AuthzCommand {
-    /// Serve ext_authz over gRPC until told to stop
+    /// Serve ext_authz, over gRPC and HTTP, until told to stop
     #[command(
         after_help = "Example:\n  portcullis authz serve --config portcullis.yaml\n  \
             portcullis authz serve --policies manifests/ --listen 127.0.0.1:9191"
     )]
     Serve(ServeArgs),
+    /// Print the proxy's side of the configuration: what deploy/proxies ships, filled in
+    #[command(
+        after_help = "Example:\n  portcullis authz config nginx --config portcullis.yaml\n  \
+            portcullis authz config haproxy --config portcullis.yaml --into haproxy/"
+    )]
+    Config(ConfigArgs),
 }
 
 /// `policy check`.
@@ -248,6 +254,48 @@ pub struct ServeArgs {
     /// Files and folders to serve and watch; in place of `policies` [env: PORTCULLIS_POLICIES=]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub policies: Vec<PathBuf>,
+}
+
+/// `authz config`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// The proxy that asks
+    #[arg(value_enum, value_name = "PROXY")]
+    pub proxy: ProxyArg,
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Address of the listener that it asks, as `listeners` says it; else the first that it can ask
+    #[arg(long, value_name = "ADDR")]
+    pub listener: Option<String>,
+    /// Write the files into this folder instead of printing them
+    #[arg(long, value_name = "FOLDER")]
+    pub into: Option<PathBuf>,
+}
+
+/// A proxy that `authz config` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProxyArg {
+    /// Envoy: ext_authz over gRPC, else its `http_service`.
+    Envoy,
+    /// nginx: `auth_request`.
+    Nginx,
+    /// ingress-nginx: annotations of an Ingress.
+    IngressNginx,
+    /// HAProxy: a Lua action.
+    Haproxy,
+    /// Apache httpd: a Lua hook.
+    Apache,
+    /// Traefik: forwardAuth.
+    Traefik,
+    /// Caddy: `forward_auth`.
+    Caddy,
+    /// Istio: an extension provider and a CUSTOM policy.
+    Istio,
+    /// Contour: an ExtensionService and an HTTPProxy.
+    Contour,
+    /// Envoy Gateway: a SecurityPolicy.
+    EnvoyGateway,
 }
 
 /// `dev`.

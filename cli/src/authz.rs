@@ -1,3 +1,4 @@
 //! `portcullis authz`: one file per verb.
 
+pub mod config;
 pub mod serve;

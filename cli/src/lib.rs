@@ -87,6 +87,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             }
         }
         Command::Authz(AuthzCommand::Serve(args)) => authz::serve::run(&args, &global),
+        Command::Authz(AuthzCommand::Config(args)) => authz::config::run(&args),
         Command::Dev(args) => dev::run(&args, &global),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use portcullis_tests::component::{self, Unpacked, require, run_folder, workspace};
 use portcullis_tests::portcullis::free_address;
-use portcullis_tests::process::Daemon;
+use portcullis_tests::process::{Daemon, run};
 use serde_json::{Value, json};
+
+use crate::stage::PORTCULLIS;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -99,8 +101,8 @@ pub struct Surroundings<'a> {
     pub workload: SocketAddr,
     /// Folder with `tls.crt`, `tls.key`, `tls.pem` and `clients.crt`.
     pub certificates: &'a Path,
-    /// Normalisation mode of the mesh, which Envoy itself applies.
-    pub mode: &'a str,
+    /// Portcullis's configuration.
+    pub config: &'a Path,
 }
 
 pub struct Proxy {
@@ -114,28 +116,22 @@ pub struct Proxy {
 impl Proxy {
     /// `None` where the proxy cannot be had.
     pub fn start(test: &str, kind: Kind, around: &Surroundings<'_>) -> Option<Self> {
-        let run = |name: &str| run_folder(&format!("{test}-{name}"));
-        let folder = run(kind.name());
+        let folder = run_folder(&format!("{test}-{}", kind.name()));
         let (plain, tls) = (free_address().unwrap(), free_address().unwrap());
         let exchange = |text: String| exchange(text, around, plain, tls);
         let mut kept = None;
         let mut command = match kind {
             Kind::Nginx | Kind::IngressNginx => {
                 let nginx = require(component::nginx())?;
-                let text = match kind {
-                    Kind::Nginx => snippet("nginx/nginx.conf"),
-                    _ => ingress_nginx(),
-                };
-                let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-                    .map(|of| format!("{of}_temp_path {of};"))
-                    .join(" ");
-                let text = exchange(text)
-                    .replace("worker_processes auto;", "worker_processes 1; daemon off;")
-                    .replace("pid /run/nginx.pid;", "pid nginx.pid;")
-                    .replace("http {", &format!("http {{ {folders}"));
-                fs::write(folder.join("nginx.conf"), text).unwrap();
-                let headers = "portcullis-headers.conf";
-                fs::write(folder.join(headers), snippet(&format!("nginx/{headers}"))).unwrap();
+                let place = |text: String| for_a_test(exchange(text));
+                match kind {
+                    Kind::Nginx => write(&folder, kind, around, place),
+                    _ => fs::write(
+                        folder.join("nginx.conf"),
+                        place(ingress_nginx(around.portcullis)),
+                    )
+                    .unwrap(),
+                }
                 let mut command = nginx.command();
                 command
                     .arg("-p")
@@ -148,7 +144,7 @@ impl Proxy {
                 let place = |text: String| {
                     exchange(text).replace("/etc/haproxy", &folder.display().to_string())
                 };
-                write(&folder, kind, place);
+                write(&folder, kind, around, place);
                 let mut command = haproxy.command();
                 command.arg("-db").arg("-f").arg(folder.join("haproxy.cfg"));
                 command
@@ -159,7 +155,7 @@ impl Proxy {
                 let open = tempfile::tempdir().unwrap();
                 let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
                 fs::set_permissions(open.path(), mode).unwrap();
-                let command = start_apache(&apache, open.path(), exchange);
+                let command = start_apache(&apache, open.path(), around, exchange);
                 kept = Some(open);
                 command
             }
@@ -168,7 +164,7 @@ impl Proxy {
                 let place = |text: String| {
                     exchange(text).replace("/etc/traefik", &folder.display().to_string())
                 };
-                write(&folder, kind, place);
+                write(&folder, kind, around, place);
                 let mut command = Command::new(traefik);
                 command.arg(format!(
                     "--configFile={}",
@@ -178,7 +174,7 @@ impl Proxy {
             }
             Kind::Caddy => {
                 let caddy = require(component::caddy())?;
-                write(&folder, kind, exchange);
+                write(&folder, kind, around, exchange);
                 let mut command = Command::new(caddy);
                 command
                     .args(["run", "--adapter", "caddyfile", "--config"])
@@ -189,7 +185,7 @@ impl Proxy {
             }
             Kind::Envoy => {
                 let envoy = require(component::envoy())?;
-                write(&folder, kind, exchange);
+                write(&folder, kind, around, exchange);
                 let mut command = Command::new(envoy);
                 command
                     .args(["--concurrency", "1", "--use-dynamic-base-id", "-c"])
@@ -218,41 +214,37 @@ impl Proxy {
     }
 }
 
-fn write(folder: &Path, kind: Kind, place: impl Fn(String) -> String) {
+/// Has `authz config` write the files for the listener, and exchanges in them what it cannot know.
+fn write(folder: &Path, kind: Kind, around: &Surroundings<'_>, place: impl Fn(String) -> String) {
+    let mut command = Command::new(PORTCULLIS);
+    command
+        .args(["authz", "config", kind.name(), "--config"])
+        .arg(around.config)
+        .args(["--listener", &around.portcullis.to_string(), "--into"])
+        .arg(folder);
+    let output = run(&mut command, PATIENCE).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", kind.name());
+    // The listener is what the snippet needs: there is nothing to note.
+    assert_eq!(said, "", "{}", kind.name());
     for file in kind.files() {
-        let name = Path::new(file).file_name().unwrap();
-        fs::write(folder.join(name), place(snippet(file))).unwrap();
+        let file = folder.join(Path::new(file).file_name().unwrap());
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(file, place(text)).unwrap();
     }
 }
 
 /// The snippet's addresses and files become those of the test, and its time limits those of a busy machine.
 fn exchange(text: String, around: &Surroundings<'_>, plain: SocketAddr, tls: SocketAddr) -> String {
-    let (portcullis, workload) = (around.portcullis.port(), around.workload.port());
+    let workload = around.workload.port();
     let certificates = around.certificates.display().to_string();
-    let slashes = match around.mode {
-        "DECODE_AND_MERGE_SLASHES" => {
-            "merge_slashes: true\n          path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD"
-        }
-        "MERGE_SLASHES" => "merge_slashes: true",
-        _ => "path_with_escaped_slashes_action: KEEP_UNCHANGED",
-    };
     let mut text = text
-        .replace("127.0.0.1:9192", &around.portcullis.to_string())
-        .replace(
-            "\"127.0.0.1\", 9192",
-            &format!("\"127.0.0.1\", {portcullis}"),
-        )
-        .replace("port_value: 9192 ", &format!("port_value: {portcullis} "))
         .replace("127.0.0.1:8080", &around.workload.to_string())
         .replace("port_value: 8080 ", &format!("port_value: {workload} "))
         .replace("10000", &plain.port().to_string())
         .replace("10443", &tls.port().to_string())
         .replace("address: 0.0.0.0,", "address: 127.0.0.1,")
-        .replace("/etc/portcullis/proxy", &certificates)
-        .replace("path_with_escaped_slashes_action: KEEP_UNCHANGED", slashes);
-    if around.mode == "NONE" {
-        text = text.replace("normalize_path: true", "normalize_path: false");
-    }
+        .replace("/etc/portcullis/proxy", &certificates);
     for (short, long) in [
         ("proxy_connect_timeout 1s", "proxy_connect_timeout 20s"),
         ("proxy_read_timeout 1s", "proxy_read_timeout 20s"),
@@ -267,10 +259,25 @@ fn exchange(text: String, around: &Surroundings<'_>, plain: SocketAddr, tls: Soc
     text
 }
 
-fn start_apache(apache: &Unpacked, folder: &Path, exchange: impl Fn(String) -> String) -> Command {
+/// nginx in the foreground, with its files in its own folder.
+fn for_a_test(text: String) -> String {
+    let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|of| format!("{of}_temp_path {of};"))
+        .join(" ");
+    text.replace("worker_processes auto;", "worker_processes 1; daemon off;")
+        .replace("pid /run/nginx.pid;", "pid nginx.pid;")
+        .replace("http {\n", &format!("http {{ {folders}\n"))
+}
+
+fn start_apache(
+    apache: &Unpacked,
+    folder: &Path,
+    around: &Surroundings<'_>,
+    exchange: impl Fn(String) -> String,
+) -> Command {
     let here = folder.display().to_string();
     let modules = apache.path("usr/lib/apache2/modules").display().to_string();
-    write(folder, Kind::Apache, |text| {
+    write(folder, Kind::Apache, around, |text| {
         exchange(text)
             .replace("/usr/lib/apache2/modules", &modules)
             .replace("/etc/apache2", &here)
@@ -295,7 +302,7 @@ fn start_apache(apache: &Unpacked, folder: &Path, exchange: impl Fn(String) -> S
 }
 
 /// What ingress-nginx 1.12 makes of our annotations: its template's location for `auth-url`, with our `auth-snippet`.
-fn ingress_nginx() -> String {
+fn ingress_nginx(portcullis: SocketAddr) -> String {
     let ingress = snippet("ingress-nginx/ingress.yaml");
     let (_, after) = ingress.split_once("auth-snippet: |\n").unwrap();
     let ours: Vec<&str> = after
@@ -341,7 +348,7 @@ http {{
       proxy_http_version 1.1;
       proxy_pass_request_headers on;
       {}
-      proxy_pass http://127.0.0.1:9192/;
+      proxy_pass http://{portcullis}/;
     }}
     location / {{
       auth_request /_external-auth-Lw-Prefix;

@@ -54,7 +54,7 @@ impl Stage {
                 portcullis: *address,
                 workload: workload.address,
                 certificates: &certificates,
-                mode,
+                config: &server.config,
             };
             Proxy::start(name, *kind, &around)
         };
