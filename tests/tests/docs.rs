@@ -76,6 +76,11 @@ fn standing_behind_envoy() {
 }
 
 #[test]
+fn standing_behind_other_proxies() {
+    check("docs/tasks/proxies.md", &[]);
+}
+
+#[test]
 fn every_page_is_run() {
     let pages = fs::read_dir(workspace().join("docs/tasks")).unwrap();
     let mut names: Vec<_> = pages
@@ -90,6 +95,7 @@ fn every_page_is_run() {
             "custom.md",
             "envoy.md",
             "explain.md",
+            "proxies.md",
             "tokens.md"
         ]
     );
