@@ -7,7 +7,7 @@ mod serve;
 mod svids;
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -29,8 +29,8 @@ use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta, Stor
 use crate::trust_domain::TrustDomain;
 use crate::x509::profile::X509Profile;
 
-pub use issue::{Requester, X509Request};
-pub use schedule::Tick;
+pub use issue::{IssuedJwt, IssuedX509, JwtRequest, Requester, X509Request};
+pub use schedule::{RotationTimes, Tick, rotation_times};
 
 use svids::SvidCache;
 
@@ -347,7 +347,8 @@ impl Ca {
     }
 }
 
-/// Makes the folder, mode 0700, and locks it for this process.
+/// Makes the folder, and locks it for this process. Its mode lets others through to the workload socket, and no further:
+/// what is in it has modes of its own.
 fn lock(data: &Path) -> Result<File, OpenError> {
     let failed = |cause: std::io::Error| OpenError::Data {
         path: data.display().to_string(),
@@ -355,12 +356,13 @@ fn lock(data: &Path) -> Result<File, OpenError> {
     };
     if !data.exists() {
         fs::create_dir_all(data).map_err(failed)?;
-        fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+        fs::set_permissions(data, fs::Permissions::from_mode(0o711)).map_err(failed)?;
     }
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(data.join("lock"))
         .map_err(failed)?;
     match file.try_lock() {
@@ -396,4 +398,4 @@ async fn claim(store: &Store, options: &Options) -> Result<(), OpenError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

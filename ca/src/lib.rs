@@ -8,6 +8,7 @@
 //! [`identities`] is the seam: the Workload API and SDS stand before it and know no entry, authority
 //! or table; what issues stands behind it and knows no socket.
 
+pub mod admin;
 pub mod attest;
 pub mod authority;
 pub mod bundle;
@@ -26,6 +27,7 @@ pub mod proto;
 pub mod registry;
 pub mod sds;
 pub mod selector;
+pub mod server;
 pub mod spiffe_id;
 pub mod store;
 pub mod trust_domain;

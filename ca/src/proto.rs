@@ -6,7 +6,7 @@
 /// `FileDescriptorSet` of everything below `ca/proto`, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/ca.binpb"));
 
-/// `spire.api.types`.
+/// SPIRE's server API and our own beside it, by their packages: generated code refers to its neighbours.
 #[allow(
     missing_docs,
     clippy::all,
@@ -14,8 +14,51 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
     clippy::allow_attributes_without_reason,
     reason = "generated; the .proto files have the comments"
 )]
-pub mod types {
-    include!(concat!(env!("OUT_DIR"), "/spire.api.types.rs"));
+pub mod spire {
+    pub mod api {
+        pub mod types {
+            include!(concat!(env!("OUT_DIR"), "/spire.api.types.rs"));
+        }
+        pub mod server {
+            pub mod entry {
+                pub mod v1 {
+                    include!(concat!(env!("OUT_DIR"), "/spire.api.server.entry.v1.rs"));
+                }
+            }
+            pub mod bundle {
+                pub mod v1 {
+                    include!(concat!(env!("OUT_DIR"), "/spire.api.server.bundle.v1.rs"));
+                }
+            }
+            pub mod svid {
+                pub mod v1 {
+                    include!(concat!(env!("OUT_DIR"), "/spire.api.server.svid.v1.rs"));
+                }
+            }
+            pub mod localauthority {
+                pub mod v1 {
+                    include!(concat!(
+                        env!("OUT_DIR"),
+                        "/spire.api.server.localauthority.v1.rs"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+pub use spire::api::types;
+
+/// Our own status service.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the .proto files have the comments"
+)]
+pub mod status {
+    include!(concat!(env!("OUT_DIR"), "/portcullis.ca.v1.rs"));
 }
 
 /// The SPIFFE Workload API; its protocol has no package.

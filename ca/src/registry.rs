@@ -3,6 +3,7 @@
 //! One writer at a time: a change is validated, written, recorded in the journal, committed, and only then
 //! seen in memory. Readers never wait for the disk.
 
+pub mod bundles;
 pub mod index;
 pub mod validate;
 
@@ -488,6 +489,5 @@ pub fn serve_until(entries: &[Arc<Entry>]) -> Option<SystemTime> {
     entries.iter().filter_map(|entry| entry.expires_at).min()
 }
 
-mod bundles;
 #[cfg(test)]
 mod tests;

@@ -90,6 +90,8 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .disable_statement_logging();
+        // Made with its mode before anything is in it, so that its logs have the same.
+        create_restricted(path).map_err(|error| failed(error.to_string()))?;
         let connect = async {
             let mut connection = options.connect().await?;
             let check: String = sqlx::query("PRAGMA quick_check(1)")
@@ -102,7 +104,6 @@ impl Store {
         if check != "ok" {
             return Err(failed(format!("it is damaged: {check}")));
         }
-        restrict(path).map_err(|error| failed(error.to_string()))?;
         migrator()
             .run(&mut connection)
             .await
@@ -132,6 +133,19 @@ impl Writer<'_> {
     pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, StoreError> {
         Ok(self.0.begin().await?)
     }
+}
+
+/// The trust domain that a data folder belongs to, read without changing anything; `None` when it belongs to none yet.
+pub async fn trust_domain_of(data: &Path) -> Option<String> {
+    let path = data.join(FILE_NAME);
+    let options = SqliteConnectOptions::new().filename(path).read_only(true);
+    let mut connection = options.disable_statement_logging().connect().await.ok()?;
+    let row = sqlx::query("SELECT value FROM meta WHERE name = ?")
+        .bind(Meta::TrustDomain.name())
+        .fetch_optional(&mut connection)
+        .await
+        .ok()??;
+    row.try_get(0).ok()
 }
 
 /// What is stored under `name`; `None` when nothing is.
@@ -189,8 +203,14 @@ fn migrator() -> Migrator {
 }
 
 /// Mode 0600: names of workloads are nobody else's business.
-fn restrict(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
+fn create_restricted(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
 }
 
@@ -212,6 +232,3 @@ where
         cause: format!("{name}: {cause}"),
     })
 }
-
-#[cfg(test)]
-mod tests;

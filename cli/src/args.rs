@@ -95,6 +95,9 @@ pub enum Command {
         after_help = "Example:\n  portcullis authz serve --config portcullis.yaml"
     )]
     Authz(AuthzCommand),
+    /// Give workloads identities: the SPIFFE certificate authority
+    #[command(subcommand, after_help = "Example:\n  portcullis ca serve")]
+    Ca(crate::ca::args::CaCommand),
     /// Try it: serve the shipped examples, replay requests, reload as you edit
     #[command(
         after_help = "Example:\n  portcullis dev\n  ENVOY=/usr/bin/envoy portcullis dev --envoy"

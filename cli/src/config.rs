@@ -3,6 +3,7 @@
 //! Precedence: flag, environment, file, default. What is not a key is an error that names the
 //! nearest one, and every mistake of the file is reported at once.
 
+mod ca;
 mod keys;
 mod listener;
 mod mesh;
@@ -27,6 +28,7 @@ use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
 
 use read::Mistake;
 
+pub use ca::CaConfig;
 pub use keys::{KEYS, Key};
 
 use crate::args::LogFormat;
@@ -88,6 +90,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// `workloads`.
     pub workloads: Vec<DeclaredWorkload>,
+    /// `ca`.
+    pub ca: CaConfig,
     /// `identity.require_svid`.
     pub require_svid: bool,
     /// `custom_providers`.

@@ -6,6 +6,7 @@
 
 mod args;
 mod authz;
+mod ca;
 mod config;
 mod dev;
 mod diagnostics;
@@ -88,6 +89,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Authz(AuthzCommand::Serve(args)) => authz::serve::run(&args, &global),
         Command::Authz(AuthzCommand::Config(args)) => authz::config::run(&args),
+        Command::Ca(command) => ca::run(command, &global),
         Command::Dev(args) => dev::run(&args, &global),
         Command::Completions { shell } => {
             let mut script = Vec::new();

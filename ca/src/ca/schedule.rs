@@ -7,7 +7,7 @@ use super::Ca;
 use super::rotation::{KINDS, Plan, changed};
 use crate::authority::{Authority, AuthorityError};
 use crate::journal::rfc3339;
-use crate::store::{AuthorityKind, AuthorityState};
+use crate::store::{AuthorityKind, AuthorityRow, AuthorityState};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -20,6 +20,31 @@ pub struct Tick {
     pub activated: Vec<String>,
     /// Authorities that were removed, long after their end.
     pub pruned: Vec<String>,
+}
+
+/// How long before its end an active authority's successor is prepared, takes over, and takes over in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotationTimes {
+    /// Prepared: half its life, at most 30 days.
+    pub prepare: Duration,
+    /// Takes over when every live stream has it: a sixth, at most 7 days.
+    pub activate: Duration,
+    /// Takes over although a stream does not have it: a twelfth, at most 3.5 days.
+    pub activate_anyway: Duration,
+}
+
+/// The times of an authority's rotation.
+#[must_use]
+pub fn rotation_times(row: &AuthorityRow) -> RotationTimes {
+    let life = row
+        .not_after
+        .duration_since(row.prepared_at)
+        .unwrap_or_default();
+    RotationTimes {
+        prepare: (life / 2).min(30 * DAY),
+        activate: (life / 6).min(7 * DAY),
+        activate_anyway: (life / 12).min(7 * DAY / 2),
+    }
 }
 
 impl Ca {
@@ -46,21 +71,15 @@ impl Ca {
                 continue;
             };
             let left = active.row.not_after.duration_since(now).unwrap_or_default();
-            let life = active
-                .row
-                .not_after
-                .duration_since(active.row.prepared_at)
-                .unwrap_or_default();
+            let times = rotation_times(&active.row);
             match set.newest(kind, AuthorityState::Prepared) {
-                None if left < (life / 2).min(30 * DAY)
-                    && self.would_outlive(kind, active, now) =>
-                {
+                None if left < times.prepare && self.would_outlive(kind, active, now) => {
                     let next = self.prepare(kind, "rotation").await?;
                     done.prepared.push(next.row.id.clone());
                 }
-                Some(next) if left < (life / 6).min(7 * DAY) => {
+                Some(next) if left < times.activate => {
                     let is_delivered = self.deliveries.behind(next.row.published) == 0;
-                    if is_delivered || left < (life / 12).min(7 * DAY / 2) {
+                    if is_delivered || left < times.activate_anyway {
                         let _changing = self.changing.lock().await;
                         let id = next.row.id.clone();
                         self.activate_alone(kind, &id, "rotation", is_delivered)

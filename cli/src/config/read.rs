@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
 use super::keys::KEYS;
-use super::{Config, listener, mesh, tokens};
+use super::{Config, ca, listener, mesh, tokens};
 use crate::args::LogFormat;
 use portcullis_policy::document::{Mark, Node, Value};
 
@@ -116,6 +116,7 @@ impl Reader {
                         }
                     }
                 }
+                "ca" => config.ca = ca::read(self, node, folder),
                 "log" => self.log(node, &mut config),
                 _ => {}
             }

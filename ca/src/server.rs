@@ -1,0 +1,133 @@
+//! Everything in one process: the certificate authority, its sockets, and the clock that rotates it.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::admin::{self, AdminServer};
+use crate::ca::{Ca, OpenError, Options};
+use crate::clock::SystemClock;
+use crate::identities::Identities;
+use crate::wire::{ServeError, WorkloadServer, WorkloadServerOptions};
+
+/// Longest time between two looks at the clock.
+const TICK: Duration = Duration::from_secs(10);
+
+/// What a server is made from.
+#[derive(Clone)]
+pub struct ServerOptions {
+    /// The certificate authority.
+    pub ca: Options,
+    /// Where workloads connect.
+    pub socket: PathBuf,
+}
+
+/// A server that cannot start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The certificate authority.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A socket.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// A server: its authorities are ready, its sockets are bound.
+pub struct Server {
+    ca: Arc<Ca>,
+    workloads: WorkloadServer,
+    admin: AdminServer,
+}
+
+impl Server {
+    /// Opens the certificate authority and binds the sockets, in this order: whoever can connect can be served.
+    ///
+    /// # Errors
+    /// When the data cannot be trusted, or a socket cannot be had.
+    pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
+        let admin_socket = admin::socket_in(&options.ca.data);
+        let ca = Arc::new(Ca::open(options.ca, Arc::new(SystemClock)).await?);
+        let admin = AdminServer::bind(&admin_socket).await?;
+        let workloads = WorkloadServer::bind(WorkloadServerOptions::new(options.socket)).await?;
+        Ok(Self {
+            ca,
+            workloads,
+            admin,
+        })
+    }
+
+    /// The certificate authority.
+    #[must_use]
+    pub fn ca(&self) -> &Arc<Ca> {
+        &self.ca
+    }
+
+    /// Where workloads connect.
+    #[must_use]
+    pub fn socket(&self) -> &std::path::Path {
+        self.workloads.path()
+    }
+
+    /// Serves until `shutdown`, or until a socket ends by itself.
+    ///
+    /// # Errors
+    /// When a socket ended by itself.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServerError> {
+        let (stopping, stop) = watch::channel(false);
+        let stopped = || {
+            let mut stop = stop.clone();
+            async move {
+                // An error means that the sender is gone, which is a stop, too.
+                let _ = stop.wait_for(|stop| *stop).await;
+            }
+        };
+        let identities: Arc<dyn Identities> = Arc::clone(&self.ca) as _;
+        let workloads = self.workloads.run(identities, stopped());
+        let admin = self.admin.run(Arc::clone(&self.ca), stopped());
+        let rotation = tokio::spawn(rotate(Arc::clone(&self.ca), stop.clone()));
+        let all = async { tokio::try_join!(workloads, admin) };
+        tokio::pin!(all, shutdown);
+        let ended = tokio::select! {
+            ended = &mut all => ended,
+            () = &mut shutdown => {
+                tracing::info!("stopping: open calls get some seconds");
+                stopping.send_replace(true);
+                all.await
+            }
+        };
+        stopping.send_replace(true);
+        // A rotation that is under way is finished: its key is on disk, its record is not.
+        let _ = rotation.await;
+        ended?;
+        Ok(())
+    }
+}
+
+/// Looks at the clock as often as the shortest life of an authority asks for.
+async fn rotate(ca: Arc<Ca>, mut stop: watch::Receiver<bool>) {
+    let pause = (ca.options().authority_ttl / 60).clamp(Duration::from_millis(200), TICK);
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        match ca.tick().await {
+            Ok(done) => {
+                for (what, ids) in [
+                    ("prepared", done.prepared),
+                    ("activated", done.activated),
+                    ("pruned", done.pruned),
+                ] {
+                    for authority in ids {
+                        tracing::info!(%authority, "authority {what}");
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "the rotation could not be carried on"),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! From flags, environment and configuration to what the certificate authority is made from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use portcullis_ca::ca::{KeyStorage, Options};
+use portcullis_ca::key::disk::Secret;
+use portcullis_ca::store;
+use portcullis_ca::trust_domain::TrustDomain;
+
+use super::args::{DataArg, InitArgs};
+use crate::config::{CaConfig, Config};
+
+/// The trust domain of a folder that nobody named one for.
+const DEFAULT_TRUST_DOMAIN: &str = "example.org";
+/// Passphrase of the keys on disk.
+const PASSPHRASE: &str = "PORTCULLIS_CA_PASSPHRASE";
+
+/// The data folder: the flag's or the environment's, else the default.
+///
+/// # Errors
+/// When there is no home to keep it in.
+pub fn data(arg: &DataArg) -> anyhow::Result<PathBuf> {
+    match &arg.data {
+        Some(data) => Ok(data.clone()),
+        None => default_data(),
+    }
+}
+
+fn default_data() -> anyhow::Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/portcullis/ca"));
+    }
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let state = from("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| from("HOME").map(|home| Path::new(&home).join(".local/state")));
+    let state =
+        state.context("no data folder: give `--data DIR`, there is no HOME to keep it in")?;
+    Ok(state.join("portcullis/ca"))
+}
+
+/// Everything that the certificate authority is made from, and the workload socket of the configuration.
+///
+/// # Errors
+/// When the configuration cannot be read, or something in it cannot be.
+pub async fn options(
+    args: &InitArgs,
+    config: &Config,
+) -> anyhow::Result<(Options, Option<PathBuf>)> {
+    let ca = &config.ca;
+    let folder = match (&args.data.data, &ca.data) {
+        (Some(data), _) | (None, Some(data)) => data.clone(),
+        (None, None) => default_data()?,
+    };
+    let named = args.trust_domain.as_ref().or(ca.trust_domain.as_ref());
+    let trust_domain = match named {
+        Some(name) => TrustDomain::from_input(name)?,
+        None => match store::trust_domain_of(&folder).await {
+            Some(name) => TrustDomain::new(&name)?,
+            None => TrustDomain::new(DEFAULT_TRUST_DOMAIN)?,
+        },
+    };
+    let mut options = Options::new(trust_domain, folder);
+    apply(&mut options, ca)?;
+    Ok((options, ca.socket.clone()))
+}
+
+fn apply(options: &mut Options, ca: &CaConfig) -> anyhow::Result<()> {
+    if let Some(ttl) = ca.authority_ttl {
+        options.authority_ttl = ttl;
+    }
+    if let Some(ttl) = ca.x509_ttl {
+        options.x509_ttl = ttl;
+        options.max_x509_ttl = options.max_x509_ttl.max(ttl);
+    }
+    if let Some(ttl) = ca.jwt_ttl {
+        options.jwt_ttl = ttl;
+        options.max_jwt_ttl = options.max_jwt_ttl.max(ttl);
+    }
+    if let Some(key) = &ca.x509_key {
+        options.x509_key = key.parse()?;
+    }
+    if let Some(key) = &ca.jwt_key {
+        options.jwt_key = key.parse()?;
+    }
+    options.jwt_issuer = ca.jwt_issuer.clone();
+    options.upstream = match (&ca.upstream_certificate, &ca.upstream_key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        _ => anyhow::bail!("`ca.upstream` needs both `certificate` and `key`"),
+    };
+    options.keys = match (ca.keys_in_memory, passphrase(ca)?) {
+        (true, _) => KeyStorage::Memory,
+        (false, Some(passphrase)) => KeyStorage::Disk(Secret::Passphrase(passphrase.into())),
+        (false, None) => KeyStorage::Disk(Secret::File),
+    };
+    Ok(())
+}
+
+fn passphrase(ca: &CaConfig) -> anyhow::Result<Option<String>> {
+    if let Ok(passphrase) = std::env::var(PASSPHRASE)
+        && !passphrase.is_empty()
+    {
+        return Ok(Some(passphrase));
+    }
+    let Some(file) = &ca.passphrase_file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read the passphrase `{}`", file.display()))?;
+    let passphrase = text.trim_end_matches(['\r', '\n']).to_owned();
+    anyhow::ensure!(
+        !passphrase.is_empty(),
+        "the passphrase `{}` is empty",
+        file.display()
+    );
+    Ok(Some(passphrase))
+}

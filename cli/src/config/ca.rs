@@ -1,0 +1,106 @@
+//! `ca`: what the certificate authority is made from.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use portcullis_policy::document::Node;
+
+use super::read::Reader;
+
+/// `ca` of the configuration; what is absent has its default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaConfig {
+    /// `ca.trust_domain`.
+    pub trust_domain: Option<String>,
+    /// `ca.data`.
+    pub data: Option<PathBuf>,
+    /// `ca.socket`.
+    pub socket: Option<PathBuf>,
+    /// `ca.x509_ttl`.
+    pub x509_ttl: Option<Duration>,
+    /// `ca.jwt_ttl`.
+    pub jwt_ttl: Option<Duration>,
+    /// `ca.authority_ttl`.
+    pub authority_ttl: Option<Duration>,
+    /// `ca.x509_key`.
+    pub x509_key: Option<String>,
+    /// `ca.jwt_key`.
+    pub jwt_key: Option<String>,
+    /// `ca.jwt_issuer`.
+    pub jwt_issuer: Option<String>,
+    /// `ca.keys` is `memory`.
+    pub keys_in_memory: bool,
+    /// `ca.passphrase_file`.
+    pub passphrase_file: Option<PathBuf>,
+    /// `ca.upstream.certificate`.
+    pub upstream_certificate: Option<PathBuf>,
+    /// `ca.upstream.key`.
+    pub upstream_key: Option<PathBuf>,
+}
+
+/// Reads the section; relative paths are relative to `folder`.
+pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
+    let mut ca = CaConfig::default();
+    for (name, node) in reader.fields(node, "ca") {
+        match name {
+            "data" => ca.data = path(reader, node, folder),
+            "socket" => ca.socket = path(reader, node, folder),
+            "passphrase_file" => ca.passphrase_file = path(reader, node, folder),
+            "trust_domain" => ca.trust_domain = reader.text(node, "a trust domain").map(Into::into),
+            "x509_ttl" => ca.x509_ttl = lifetime(reader, node),
+            "jwt_ttl" => ca.jwt_ttl = lifetime(reader, node),
+            "authority_ttl" => ca.authority_ttl = lifetime(reader, node),
+            "x509_key" => ca.x509_key = reader.text(node, "a key type").map(Into::into),
+            "jwt_key" => ca.jwt_key = reader.text(node, "a key type").map(Into::into),
+            "jwt_issuer" => ca.jwt_issuer = reader.text(node, "an issuer").map(Into::into),
+            "keys" => {
+                let words = [("disk", false), ("memory", true)];
+                ca.keys_in_memory = reader.word(node, &words).unwrap_or_default();
+            }
+            "upstream" => {
+                for (name, node) in reader.fields(node, "ca.upstream") {
+                    let path = path(reader, node, folder);
+                    match name {
+                        "certificate" => ca.upstream_certificate = path,
+                        "key" => ca.upstream_key = path,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    ca
+}
+
+fn path(reader: &mut Reader, node: &Node, folder: &Path) -> Option<PathBuf> {
+    reader.text(node, "a path").map(|path| folder.join(path))
+}
+
+/// Lifetimes are longer than the other durations: hours and days, too, up to 100 years.
+fn lifetime(reader: &mut Reader, node: &Node) -> Option<Duration> {
+    const LONGEST: u64 = 100 * 366 * 86_400;
+    let text = reader.text(node, "a lifetime, such as `1h`,")?;
+    let unit = text.trim_start_matches(|char: char| char.is_ascii_digit());
+    let seconds = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        _ => None,
+    };
+    let number = text
+        .strip_suffix(unit)
+        .and_then(|number| number.parse::<u64>().ok());
+    let lifetime = number
+        .zip(seconds)
+        .and_then(|(number, seconds)| number.checked_mul(seconds))
+        .filter(|seconds| (1..=LONGEST).contains(seconds));
+    if lifetime.is_none() {
+        let message = format!(
+            "`{text}` is no lifetime; write a number with `s`, `m`, `h` or `d`, such as `1h`"
+        );
+        reader.mistake(node.at, message);
+    }
+    lifetime.map(Duration::from_secs)
+}
