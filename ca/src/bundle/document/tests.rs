@@ -81,7 +81,10 @@ fn what_is_not_known_is_passed_over() {
         ],
     });
     let bundle = Bundle::from_document(trust_domain(), document.to_string().as_bytes()).unwrap();
-    assert_eq!((bundle.x509_authorities.len(), bundle.jwt_authorities.len()), (1, 0));
+    assert_eq!(
+        (bundle.x509_authorities.len(), bundle.jwt_authorities.len()),
+        (1, 0)
+    );
     let empty = Bundle::from_document(trust_domain(), br#"{"keys":[]}"#).unwrap();
     assert!(empty.x509_authorities.is_empty(), "every key is revoked");
 }
@@ -92,8 +95,14 @@ fn what_cannot_be_a_bundle_is_refused_by_name() {
     assert!(matches!(read("[]"), DocumentError::NoObject(_)));
     assert!(matches!(read("{}"), DocumentError::NoKeys));
     assert!(matches!(read(r#"{"keys":{}}"#), DocumentError::NoKeys));
-    assert!(matches!(read(r#"{"keys":[1]}"#), DocumentError::Key { index: 0, .. }));
-    for text in [r#"{"keys":[],"spiffe_sequence":-1}"#, r#"{"keys":[],"spiffe_refresh_hint":"5"}"#] {
+    assert!(matches!(
+        read(r#"{"keys":[1]}"#),
+        DocumentError::Key { index: 0, .. }
+    ));
+    for text in [
+        r#"{"keys":[],"spiffe_sequence":-1}"#,
+        r#"{"keys":[],"spiffe_refresh_hint":"5"}"#,
+    ] {
         assert!(matches!(read(text), DocumentError::Number(_)), "{text}");
     }
     let foreign = STANDARD.encode(root("spiffe://other.org"));
@@ -119,7 +128,11 @@ fn a_thousand_roots_are_one_bundle() {
         .collect();
     let document = json!({ "keys": keys }).to_string();
     let read = Bundle::from_document(trust_domain(), document.as_bytes()).unwrap();
-    assert_eq!(read.x509_authorities.len(), 1, "the same one a thousand times");
+    assert_eq!(
+        read.x509_authorities.len(),
+        1,
+        "the same one a thousand times"
+    );
     bundle.x509_authorities = (0..1000)
         .map(|_| X509Authority {
             der: root("spiffe://example.org"),

@@ -19,7 +19,10 @@ fn found(index: &Index, selectors: &[&str]) -> Vec<String> {
     selectors.sort_unstable();
     let agent = "spiffe://example.org/spire/agent/local".parse().unwrap();
     let matching = index.matching(&selectors, &agent, SystemTime::UNIX_EPOCH);
-    matching.iter().map(|entry| entry.spiffe_id.path().to_owned()).collect()
+    matching
+        .iter()
+        .map(|entry| entry.spiffe_id.path().to_owned())
+        .collect()
 }
 
 #[test]
@@ -33,7 +36,10 @@ fn an_entry_matches_who_has_all_its_selectors() {
     assert_eq!(found(&index, &["t:2", "t:3"]), [""; 0]);
     assert_eq!(found(&index, &["t:1"]), ["/a"]);
     // The oldest first, whatever the order of insertion.
-    assert_eq!(found(&index, &["t:3", "t:2", "t:1", "t:9"]), ["/abc", "/ab", "/a"]);
+    assert_eq!(
+        found(&index, &["t:3", "t:2", "t:1", "t:9"]),
+        ["/abc", "/ab", "/a"]
+    );
 }
 
 #[test]
@@ -56,9 +62,15 @@ fn only_what_descends_from_the_agent_is_handed_out() {
 #[test]
 fn an_index_does_not_go_back() {
     let mut index = index(vec![entry("/a", &["t:1"])]);
-    assert!(index.apply(vec![Change::Remove("id-0".to_owned())], 1).is_err());
+    assert!(
+        index
+            .apply(vec![Change::Remove("id-0".to_owned())], 1)
+            .is_err()
+    );
     assert_eq!((index.len(), index.revision()), (1, 1));
-    index.apply(vec![Change::Remove("id-0".to_owned())], 5).unwrap();
+    index
+        .apply(vec![Change::Remove("id-0".to_owned())], 5)
+        .unwrap();
     assert!(index.is_empty());
     assert!(index.by_selector.is_empty() && index.uses.is_empty() && index.by_spiffe_id.is_empty());
 }
@@ -67,7 +79,10 @@ fn an_index_does_not_go_back() {
 fn the_index_agrees_with_a_look_at_every_entry() {
     // Every subset of six selectors, as entry and as caller.
     let subset = |bits: u32| -> Vec<String> {
-        (0..6).filter(|bit| bits & (1 << bit) != 0).map(|bit| format!("t:{bit}")).collect()
+        (0..6)
+            .filter(|bit| bits & (1 << bit) != 0)
+            .map(|bit| format!("t:{bit}"))
+            .collect()
     };
     let entries = (1..64).map(|bits| {
         let selectors = subset(bits);
@@ -78,8 +93,10 @@ fn the_index_agrees_with_a_look_at_every_entry() {
     for caller in 0..64u32 {
         let selectors = subset(caller);
         let texts: Vec<&str> = selectors.iter().map(String::as_str).collect();
-        let mut expected: Vec<String> =
-            (1..64u32).filter(|bits| bits & !caller == 0).map(|bits| format!("/{bits}")).collect();
+        let mut expected: Vec<String> = (1..64u32)
+            .filter(|bits| bits & !caller == 0)
+            .map(|bits| format!("/{bits}"))
+            .collect();
         let mut found = found(&index, &texts);
         expected.sort();
         found.sort();

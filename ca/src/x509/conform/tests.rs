@@ -8,8 +8,10 @@ use crate::x509::csr::ProvenKey;
 
 fn rcgen_params(uris: &[&str]) -> rcgen::CertificateParams {
     let mut params = rcgen::CertificateParams::default();
-    params.subject_alt_names =
-        uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())).collect();
+    params.subject_alt_names = uris
+        .iter()
+        .map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap()))
+        .collect();
     params.is_ca = rcgen::IsCa::ExplicitNoCa;
     params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
     params
@@ -31,25 +33,37 @@ fn a_leaf_that_breaks_a_clause_is_refused_by_its_name() {
         any_leaf(&der(&params)).unwrap_err()
     };
     let uris = |uris: &[&str]| rcgen_params(uris).subject_alt_names;
-    assert_eq!(refused(&|p| p.subject_alt_names.clear()), Refusal::UriCount(0));
+    assert_eq!(
+        refused(&|p| p.subject_alt_names.clear()),
+        Refusal::UriCount(0)
+    );
     let two = refused(&|p| p.subject_alt_names = uris(&[ID, "spiffe://example.org/y"]));
     assert_eq!(two, Refusal::UriCount(2));
     let other = refused(&|p| p.subject_alt_names = uris(&["https://example.org/x"]));
     assert!(matches!(other, Refusal::SpiffeId(_)));
     let upper = refused(&|p| p.subject_alt_names = uris(&["spiffe://EXAMPLE.org/x"]));
-    assert!(matches!(upper, Refusal::SpiffeId(_)), "credentials are compared byte by byte");
+    assert!(
+        matches!(upper, Refusal::SpiffeId(_)),
+        "credentials are compared byte by byte"
+    );
     let root = refused(&|p| p.subject_alt_names = uris(&["spiffe://example.org"]));
     assert!(matches!(root, Refusal::LeafWithoutPath(_)));
     let ca = refused(&|p| p.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
     assert_eq!(ca, Refusal::LeafIsCa);
     assert_eq!(refused(&|p| p.key_usages.clear()), Refusal::NoKeyUsage);
-    for usage in [rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign] {
+    for usage in [
+        rcgen::KeyUsagePurpose::KeyCertSign,
+        rcgen::KeyUsagePurpose::CrlSign,
+    ] {
         let refusal = refused(&|p| p.key_usages.push(usage.clone()));
         assert_eq!(refusal, Refusal::LeafSignsCertificates);
     }
     let weak = refused(&|p| p.key_usages = vec![rcgen::KeyUsagePurpose::KeyAgreement]);
     assert_eq!(weak, Refusal::LeafCannotSign);
-    for usage in [rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth] {
+    for usage in [
+        rcgen::ExtendedKeyUsagePurpose::ServerAuth,
+        rcgen::ExtendedKeyUsagePurpose::ClientAuth,
+    ] {
         let half = refused(&|p| p.extended_key_usages = vec![usage.clone()]);
         assert_eq!(half, Refusal::HalfExtendedKeyUsage);
     }
@@ -75,9 +89,13 @@ fn an_authority_that_breaks_a_clause_is_refused_by_its_name() {
     assert!(matches!(path, Refusal::AuthorityWithPath(_)));
     let other = refused(&|p| p.subject_alt_names = uris(&["spiffe://other.org"]));
     assert!(matches!(other, Refusal::OtherTrustDomain(_)));
-    let two = refused(&|p| p.subject_alt_names = uris(&["spiffe://example.org", "spiffe://other.org"]));
+    let two =
+        refused(&|p| p.subject_alt_names = uris(&["spiffe://example.org", "spiffe://other.org"]));
     assert_eq!(two, Refusal::UriCount(2));
-    assert_eq!(refused(&|p| p.is_ca = rcgen::IsCa::ExplicitNoCa), Refusal::AuthorityIsNotCa);
+    assert_eq!(
+        refused(&|p| p.is_ca = rcgen::IsCa::ExplicitNoCa),
+        Refusal::AuthorityIsNotCa
+    );
     assert_eq!(refused(&|p| p.key_usages.clear()), Refusal::NoKeyUsage);
     let cannot = refused(&|p| p.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature]);
     assert_eq!(cannot, Refusal::AuthorityCannotSign);
