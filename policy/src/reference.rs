@@ -216,7 +216,7 @@ impl Reference {
             EntityUIDEntry::known(uids.workload(principal), None),
             EntityUIDEntry::known(action.clone(), None),
             EntityUIDEntry::known(resource.uid(uids), None),
-            Some(context::full(facts, located.resolved.target, uids, texts)),
+            Some(context::full(facts, located.resolved.target, uids, &texts)),
         )
     }
 

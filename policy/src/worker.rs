@@ -15,6 +15,7 @@ use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 use cedar_policy_core::parser;
 use rustc_hash::FxHashMap;
+use smol_str::SmolStr;
 
 use crate::cedar::context::{self, FactTexts, Uids};
 use crate::cedar::program::{Attributes, Program};
@@ -55,7 +56,7 @@ pub struct Worker {
     user: FxHashMap<usize, (Arc<UserPolicy>, Option<Expr>)>,
     answers: FxHashMap<Box<[u8]>, Box<[Answer]>>,
     slices: FxHashMap<(Candidate, Dialect), Arc<Slice>>,
-    texts: FactTexts,
+    noted: Vec<(SmolStr, bool)>,
     key: Vec<u8>,
     /// Places found by the index; kept for its memory.
     pub found: Vec<u32>,
@@ -151,7 +152,7 @@ impl Worker {
             workload: destination,
             attachments: Vec::new(),
         };
-        let context = context::full(facts, target, uids, texts);
+        let context = context::full(facts, target, uids, &texts);
         let principal = facts.identities.first().copied().unwrap_or_default();
         let action = if facts.http.is_some() {
             &uids.http
@@ -191,7 +192,7 @@ impl Worker {
         if self.programs.len() > MOST_PROGRAMS {
             self.programs.clear();
         }
-        self.texts.clear();
+        self.noted.clear();
         self.key.clear();
         self.key.extend_from_slice(&rules.len().to_le_bytes());
         let mut attributes = Attributes::default();
@@ -206,7 +207,7 @@ impl Worker {
             for test in &program.facts {
                 let holds = test.holds(facts);
                 self.key.push(u8::from(holds));
-                self.texts.note(test, holds);
+                self.noted.push((test.attr.clone(), holds));
             }
         }
         attributes.read(facts, &mut self.key);
@@ -214,7 +215,7 @@ impl Worker {
         if memo && let Some(answers) = self.answers.get(self.key.as_slice()) {
             return answers.to_vec();
         }
-        let context = context::lean(facts, attributes, &self.texts);
+        let context = context::lean(facts, attributes, &self.noted);
         let action = if facts.http.is_some() {
             &uids.http
         } else {

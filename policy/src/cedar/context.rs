@@ -1,6 +1,6 @@
 //! The context of a Cedar request, built directly as values.
 //!
-//! *Lean* holds exactly what the candidates read; *full* holds everything the schema names. Deciding
+//! *Lean* holds exactly what the candidates read, under flat names; *full* holds everything the schema names. Deciding
 //! by either must come to the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -28,36 +28,17 @@ pub struct FactTexts {
     possible: Vec<SmolStr>,
     templates: Vec<SmolStr>,
     lists: Vec<SmolStr>,
-    asked: Asked,
-}
-
-#[derive(Debug, Default)]
-struct Asked {
-    facts: bool,
-    possible: bool,
-    templates: bool,
-    lists: bool,
 }
 
 impl FactTexts {
-    /// Forgets everything, keeping the memory.
-    pub fn clear(&mut self) {
-        self.facts.clear();
-        self.possible.clear();
-        self.templates.clear();
-        self.lists.clear();
-        self.asked = Asked::default();
-    }
-
-    /// Notes that a fact was asked for and whether it holds.
+    /// Notes whether a fact that was asked for holds.
     pub fn note(&mut self, test: &FactTest, holds: bool) {
-        let (list, asked) = match test.set {
-            FactSet::Facts => (&mut self.facts, &mut self.asked.facts),
-            FactSet::Possible => (&mut self.possible, &mut self.asked.possible),
-            FactSet::Templates => (&mut self.templates, &mut self.asked.templates),
-            FactSet::Lists => (&mut self.lists, &mut self.asked.lists),
+        let list = match test.set {
+            FactSet::Facts => &mut self.facts,
+            FactSet::Possible => &mut self.possible,
+            FactSet::Templates => &mut self.templates,
+            FactSet::Lists => &mut self.lists,
         };
-        *asked = true;
         if holds {
             list.push(test.text.clone());
         }
@@ -65,18 +46,8 @@ impl FactTexts {
 
     /// Notes that a token is there and nobody verified it.
     pub fn note_unverified_token(&mut self) {
-        self.asked.facts = true;
         self.facts
             .push(SmolStr::new_static(super::fact::UNVERIFIED_TOKEN));
-    }
-
-    fn ask_all(&mut self) {
-        self.asked = Asked {
-            facts: true,
-            possible: true,
-            templates: true,
-            lists: true,
-        };
     }
 }
 
@@ -105,72 +76,42 @@ fn put(record: &mut Record, key: &'static str, value: Value) {
     record.insert(SmolStr::new_static(key), value);
 }
 
-/// The lean context: `attributes` and the facts noted in `texts`.
+/// The lean context: `attributes`, and whether each fact in `noted` holds; flat, as programs read it.
 #[must_use]
-pub fn lean(facts: &Facts<'_>, attributes: Attributes, texts: &FactTexts) -> Context {
-    let mut context = Record::new();
-    let mut source = Record::new();
+pub fn lean(facts: &Facts<'_>, attributes: Attributes, noted: &[(SmolStr, bool)]) -> Context {
+    let mut context: Record = noted
+        .iter()
+        .map(|(attr, holds)| (attr.clone(), Value::from(*holds)))
+        .collect();
     if attributes.has(Attributes::IDENTITIES) {
-        put(
-            &mut source,
-            "identities",
-            strings(facts.identities.iter().copied()),
-        );
+        let identities = strings(facts.identities.iter().copied());
+        put(&mut context, "source.identities", identities);
     }
     if attributes.has(Attributes::CERTIFICATE) {
-        put(
-            &mut source,
-            "certificate",
-            Value::from(facts.peer_certificate()),
-        );
-    }
-    if !source.is_empty() {
-        put(&mut context, "source", record(source));
+        let certificate = Value::from(facts.peer_certificate());
+        put(&mut context, "source.certificate", certificate);
     }
     if attributes.has(Attributes::SNI) {
-        let mut connection = Record::new();
-        put(&mut connection, "sni", string(&facts.sni));
-        put(&mut context, "connection", record(connection));
+        put(&mut context, "connection.sni", string(&facts.sni));
     }
-    let mut http = Record::new();
-    if let Some(h) = &facts.http {
+    if let Some(http) = &facts.http {
         if attributes.has(Attributes::METHOD) {
-            put(&mut http, "method", string(h.method()));
+            put(&mut context, "http.method", string(http.method()));
         }
         if attributes.has(Attributes::PATH) {
-            put(&mut http, "path", string(h.url_path()));
+            put(&mut context, "http.path", string(http.url_path()));
         }
         if attributes.has(Attributes::HOST) {
-            put(&mut http, "host", string(h.host()));
-        }
-        if texts.asked.templates {
-            put(&mut http, "templates", set(&texts.templates));
+            put(&mut context, "http.host", string(http.host()));
         }
     }
-    if !http.is_empty() {
-        put(&mut context, "http", record(http));
-    }
-    put_texts(&mut context, texts);
     Context::Value(Arc::new(context))
-}
-
-fn put_texts(context: &mut Record, texts: &FactTexts) {
-    if texts.asked.facts {
-        put(context, "facts", set(&texts.facts));
-    }
-    if texts.asked.possible {
-        put(context, "possible", set(&texts.possible));
-    }
-    if texts.asked.lists {
-        put(context, "lists", set(&texts.lists));
-    }
 }
 
 /// The full context, `texts` holding every fact that any policy in reach names. The entities it
 /// refers to are [`entities`].
 #[must_use]
-pub fn full(facts: &Facts<'_>, target: Target, uids: &Uids, mut texts: FactTexts) -> Context {
-    texts.ask_all();
+pub fn full(facts: &Facts<'_>, target: Target, uids: &Uids, texts: &FactTexts) -> Context {
     let request = facts.request;
     let mut context = Record::new();
 
@@ -222,7 +163,9 @@ pub fn full(facts: &Facts<'_>, target: Target, uids: &Uids, mut texts: FactTexts
             put(&mut context, "jwt", record(jwt(payload, uids)));
         }
     }
-    put_texts(&mut context, &texts);
+    put(&mut context, "facts", set(&texts.facts));
+    put(&mut context, "possible", set(&texts.possible));
+    put(&mut context, "lists", set(&texts.lists));
     Context::Value(Arc::new(context))
 }
 

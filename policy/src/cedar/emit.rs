@@ -307,13 +307,7 @@ fn text(found: Expr, pattern: &Pattern) -> Expr {
 }
 
 fn in_set(set: FactSet, text: &str) -> Expr {
-    let path: &[&str] = match set {
-        FactSet::Facts => &["facts"],
-        FactSet::Possible => &["possible"],
-        FactSet::Templates => &["http", "templates"],
-        FactSet::Lists => &["lists"],
-    };
-    contains(context(path), text)
+    contains(context(set.path()), text)
 }
 
 fn contains(set: Expr, text: &str) -> Expr {

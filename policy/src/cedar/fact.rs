@@ -27,6 +27,22 @@ pub enum FactSet {
     Lists,
 }
 
+impl FactSet {
+    /// Every set.
+    pub const ALL: [Self; 4] = [Self::Facts, Self::Possible, Self::Templates, Self::Lists];
+
+    /// Where it stands in the context.
+    #[must_use]
+    pub const fn path(self) -> &'static [&'static str] {
+        match self {
+            Self::Facts => &["facts"],
+            Self::Possible => &["possible"],
+            Self::Templates => &["http", "templates"],
+            Self::Lists => &["lists"],
+        }
+    }
+}
+
 /// True when the clause is written as one fact about its whole list.
 #[must_use]
 pub fn is_long(clause: &Clause) -> bool {

@@ -1,9 +1,15 @@
 //! A rule's Cedar condition made ready for one worker, with everything that evaluating it reads.
 //!
-//! The scope is left out: a slice holds only rules whose scope is known to hold. A program belongs to
-//! one thread: sharing Cedar expressions between threads is slower than one thread alone.
+//! The scope is left out: a slice holds only rules whose scope is known to hold. The context is flat:
+//! `context["http.path"]` for `context.http.path`, and a fact is an attribute that is true or false
+//! instead of an element of a set. The evaluator's cost follows the number of nodes, and hashing costs
+//! more than comparing. A program belongs to one thread: sharing Cedar expressions between threads is
+//! slower than one thread alone.
+
+use std::sync::Arc;
 
 use cedar_policy_core::ast;
+use cedar_policy_core::pst::{BinaryOp, Expr, Literal, Var};
 use smol_str::SmolStr;
 
 use super::emit;
@@ -96,6 +102,8 @@ pub struct FactTest {
     pub set: FactSet,
     /// Its text.
     pub text: SmolStr,
+    /// Its attribute in the flat context.
+    pub attr: SmolStr,
     any: Vec<Matcher>,
     certain: bool,
 }
@@ -104,11 +112,17 @@ impl FactTest {
     /// A fact that a user policy names.
     #[must_use]
     pub fn new(set: FactSet, text: SmolStr, matcher: Matcher) -> Self {
+        let certain = set != FactSet::Possible;
+        Self::of(set, text, vec![matcher], certain)
+    }
+
+    fn of(set: FactSet, text: SmolStr, any: Vec<Matcher>, certain: bool) -> Self {
         Self {
+            attr: flat_fact(set.path().last().copied().unwrap_or_default(), &text),
             set,
             text,
-            any: vec![matcher],
-            certain: set != FactSet::Possible,
+            any,
+            certain,
         }
     }
 
@@ -142,7 +156,7 @@ impl Program {
     pub fn of(rule: &Rule) -> Self {
         let condition = emit::conditions(rule)
             .into_iter()
-            .map(ast::Expr::from)
+            .map(|condition| ast::Expr::from(flat(&condition)))
             .reduce(ast::Expr::and)
             .unwrap_or_else(|| ast::Expr::val(true));
         let (attributes, facts) = reads(rule);
@@ -151,6 +165,66 @@ impl Program {
             attributes,
             facts,
         }
+    }
+}
+
+/// The same expression over the flat context.
+fn flat(expr: &Expr) -> Expr {
+    let under = |expr: &Arc<Expr>| Arc::new(flat(expr));
+    match expr {
+        Expr::GetAttr { .. } => match attribute(expr) {
+            Some(path) => root(SmolStr::from(path.join("."))),
+            None => expr.clone(),
+        },
+        Expr::BinaryOp { op, left, right } => {
+            if *op == BinaryOp::Contains
+                && let Some(set) = attribute(left).and_then(|path| path.last().copied())
+                && FactSet::ALL.iter().any(|s| s.path().ends_with(&[set]))
+                && let Expr::Literal(Literal::String(text)) = right.as_ref()
+            {
+                return root(flat_fact(set, text));
+            }
+            Expr::BinaryOp {
+                op: *op,
+                left: under(left),
+                right: under(right),
+            }
+        }
+        Expr::UnaryOp { op, expr } => Expr::UnaryOp {
+            op: *op,
+            expr: under(expr),
+        },
+        Expr::Like { expr, pattern } => Expr::Like {
+            expr: under(expr),
+            pattern: pattern.clone(),
+        },
+        // Literals and variables; `emit` makes nothing else.
+        other => other.clone(),
+    }
+}
+
+/// Name of a fact in the flat context; no attribute's own name has a colon.
+fn flat_fact(set: &str, text: &str) -> SmolStr {
+    SmolStr::from(format!("{set}: {text}"))
+}
+
+fn root(attr: SmolStr) -> Expr {
+    Expr::GetAttr {
+        expr: Arc::new(Expr::Var(Var::Context)),
+        attr,
+    }
+}
+
+/// `["http", "path"]` of `context.http.path`.
+fn attribute(expr: &Expr) -> Option<Vec<&str>> {
+    match expr {
+        Expr::Var(Var::Context) => Some(Vec::new()),
+        Expr::GetAttr { expr, attr } => {
+            let mut path = attribute(expr)?;
+            path.push(attr);
+            Some(path)
+        }
+        _ => None,
     }
 }
 
@@ -163,23 +237,15 @@ pub fn reads(rule: &Rule) -> (Attributes, Vec<FactTest>) {
         // Which side the fact stands for: see `fact::of`.
         let certain = rule.role.needs_certainty() != clause.negated;
         if fact::is_long(clause) {
-            facts.push(FactTest {
-                set: FactSet::Lists,
-                text: fact::list_name(rule, place, clause),
-                any: clause.any.clone(),
-                certain,
-            });
+            let name = fact::list_name(rule, place, clause);
+            let any = clause.any.clone();
+            facts.push(FactTest::of(FactSet::Lists, name, any, certain));
             return;
         }
         for matcher in &clause.any {
             match fact::of(rule, clause, matcher) {
                 Some((set, text)) => {
-                    facts.push(FactTest {
-                        set,
-                        text,
-                        any: vec![matcher.clone()],
-                        certain,
-                    });
+                    facts.push(FactTest::of(set, text, vec![matcher.clone()], certain));
                 }
                 None => attributes = attributes.and(Attributes::read_by(matcher)),
             }
