@@ -123,7 +123,10 @@ fn tail(data: &DataArg, lines: usize, follow: bool) -> anyhow::Result<Exit> {
         write!(stdout, "{line}")?;
     }
     stdout.flush()?;
-    while follow {
+    if !follow {
+        return Ok(Exit::Yes);
+    }
+    loop {
         std::thread::sleep(FOLLOW);
         // From the end of the last whole line: a half-written one is read again.
         journal.seek(SeekFrom::Start(end))?;
@@ -138,5 +141,4 @@ fn tail(data: &DataArg, lines: usize, follow: bool) -> anyhow::Result<Exit> {
         }
         stdout.flush()?;
     }
-    Ok(Exit::Yes)
 }

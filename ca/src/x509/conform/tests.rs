@@ -55,7 +55,7 @@ fn a_leaf_that_breaks_a_clause_is_refused_by_its_name() {
         rcgen::KeyUsagePurpose::KeyCertSign,
         rcgen::KeyUsagePurpose::CrlSign,
     ] {
-        let refusal = refused(&|p| p.key_usages.push(usage.clone()));
+        let refusal = refused(&|p| p.key_usages.push(usage));
         assert_eq!(refusal, Refusal::LeafSignsCertificates);
     }
     let weak = refused(&|p| p.key_usages = vec![rcgen::KeyUsagePurpose::KeyAgreement]);
