@@ -12,6 +12,8 @@ use crate::trust_domain::TrustDomain;
 pub use document::{DocumentError, MAX_DOCUMENT};
 pub use jwk::{JwtKey, JwtKeyError, JwtKeyKind};
 
+pub(crate) use jwk::key_parameters;
+
 /// A trust domain's bundle: what its SVIDs are verified with (SPIFFE Trust Domain and Bundle §4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bundle {

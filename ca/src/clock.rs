@@ -35,3 +35,20 @@ pub fn from_unix_seconds(seconds: i64) -> SystemTime {
         .checked_add(since)
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
+
+/// Unix seconds as a date for people, UTC; seconds that no calendar has stay a number.
+#[must_use]
+pub fn date(seconds: i64) -> String {
+    match time::OffsetDateTime::from_unix_timestamp(seconds) {
+        Ok(time) => format!(
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            time.year(),
+            u8::from(time.month()),
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second()
+        ),
+        Err(_) => format!("{seconds} (Unix time)"),
+    }
+}

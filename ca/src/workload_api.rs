@@ -4,6 +4,7 @@
 //! call -> security header -> limits -> attestation -> Identities -> full state, now and on every change
 //! ```
 
+pub mod client;
 mod message;
 mod renewal;
 mod stream;

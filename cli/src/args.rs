@@ -98,6 +98,12 @@ pub enum Command {
     /// Give workloads identities: the SPIFFE certificate authority
     #[command(subcommand, after_help = "Example:\n  portcullis ca serve")]
     Ca(crate::ca::args::CaCommand),
+    /// Fetch, watch, validate and inspect SVIDs: the workload's side
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis svid inspect certs/svid.pem"
+    )]
+    Svid(crate::svid::args::SvidCommand),
     /// Try it: serve the shipped examples, replay requests, reload as you edit
     #[command(
         after_help = "Example:\n  portcullis dev\n  ENVOY=/usr/bin/envoy portcullis dev --envoy"

@@ -3,11 +3,11 @@
 pub mod args;
 mod audit;
 mod authority;
-mod bundle;
-mod client;
+pub mod bundle;
+pub mod client;
 mod entry;
 mod init;
-mod options;
+pub mod options;
 pub mod serve;
 mod status;
 

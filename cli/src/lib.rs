@@ -16,6 +16,7 @@ mod logging;
 mod out;
 mod policy;
 mod shutdown;
+mod svid;
 
 use std::process::ExitCode;
 
@@ -90,6 +91,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Authz(AuthzCommand::Serve(args)) => authz::serve::run(&args, &global),
         Command::Authz(AuthzCommand::Config(args)) => authz::config::run(&args),
         Command::Ca(command) => ca::run(command, &global),
+        Command::Svid(command) => svid::run(command, &global),
         Command::Dev(args) => dev::run(&args, &global),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -26,5 +26,7 @@ mod reference;
 mod run;
 #[path = "cli/serve.rs"]
 mod serve;
+#[path = "cli/svid.rs"]
+mod svid;
 #[path = "cli/usage.rs"]
 mod usage;

@@ -102,8 +102,11 @@ impl Bundle {
         if document.len() > MAX_DOCUMENT {
             return Err(DocumentError::TooLong(document.len()));
         }
-        let object: Map<String, Value> = serde_json::from_slice(document)
+        let read = crate::json::from_slice(document)
             .map_err(|cause| DocumentError::NoObject(cause.to_string()))?;
+        let Value::Object(object) = read else {
+            return Err(DocumentError::NoObject("it is something else".to_owned()));
+        };
         let Some(Value::Array(keys)) = object.get("keys") else {
             return Err(DocumentError::NoKeys);
         };

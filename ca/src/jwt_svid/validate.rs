@@ -51,6 +51,9 @@ pub enum TokenError {
     /// `aud` is missing or does not name us (§3.2).
     #[error("the token is not for the audience `{0}` (JWT-SVID §3.2)")]
     Audience(String),
+    /// `aud` is missing or empty (§3.2).
+    #[error("the token has no `aud` (JWT-SVID §3.2)")]
+    NoAudience,
     /// `exp` is missing (§3.3).
     #[error("the token has no `exp` (JWT-SVID §3.3)")]
     NoExpiry,
@@ -99,11 +102,7 @@ pub fn token<'a>(
         .map_err(|_| TokenError::NotCompact)?;
     let (header, mut claims) = (object(header)?, object(claims)?);
     let scheme = check_header(&header)?;
-    let subject = claims
-        .get("sub")
-        .and_then(Value::as_str)
-        .ok_or(TokenError::NoSubject)?;
-    let spiffe_id = SpiffeId::parse(subject).map_err(TokenError::Subject)?;
+    let spiffe_id = subject(&claims)?;
     let audiences = audiences(&claims);
     if !audiences.iter().any(|name| name == audience) {
         return Err(TokenError::Audience(shorten(audience)));
@@ -135,18 +134,86 @@ pub fn token<'a>(
     Ok(ValidatedJwtSvid { spiffe_id, claims })
 }
 
+/// A token as it is written, and every clause that it breaks; nothing is verified.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspected {
+    /// The JOSE header.
+    pub header: Map<String, Value>,
+    /// The claims.
+    pub claims: Map<String, Value>,
+    /// What is wrong.
+    pub refusals: Vec<TokenError>,
+}
+
+/// Reads a token without verifying its signature, and lists every clause that it breaks.
+///
+/// # Errors
+/// When it cannot be read at all.
+pub fn inspect(token: &str, now: SystemTime) -> Result<Inspected, TokenError> {
+    if token.len() > MAX_TOKEN {
+        return Err(TokenError::TooLong(token.len()));
+    }
+    let parts: Vec<&str> = token.split('.').collect();
+    let [header, claims, signature] = parts.as_slice() else {
+        return Err(TokenError::NotCompact);
+    };
+    URL_SAFE_NO_PAD
+        .decode(signature)
+        .map_err(|_| TokenError::NotCompact)?;
+    let (header, claims) = (object(header)?, object(claims)?);
+    let mut refusals: Vec<TokenError> = [
+        check_names(&header),
+        check_type(&header),
+        scheme(&header).map(|_| ()),
+        subject(&claims).map(|_| ()),
+    ]
+    .into_iter()
+    .filter_map(Result::err)
+    .collect();
+    if audiences(&claims).is_empty() {
+        refusals.push(TokenError::NoAudience);
+    }
+    refusals.extend(check_times(&claims, now).err());
+    Ok(Inspected {
+        header,
+        claims,
+        refusals,
+    })
+}
+
+fn subject(claims: &Map<String, Value>) -> Result<SpiffeId, TokenError> {
+    let subject = claims
+        .get("sub")
+        .and_then(Value::as_str)
+        .ok_or(TokenError::NoSubject)?;
+    SpiffeId::parse(subject).map_err(TokenError::Subject)
+}
+
 type Scheme = (JwtKeyKind, &'static dyn VerificationAlgorithm);
 
 fn check_header(header: &Map<String, Value>) -> Result<Scheme, TokenError> {
+    check_names(header)?;
+    check_type(header)?;
+    scheme(header)
+}
+
+fn check_names(header: &Map<String, Value>) -> Result<(), TokenError> {
     let is_known = |name: &&String| matches!(name.as_str(), "alg" | "kid" | "typ");
-    if let Some(other) = header.keys().find(|name| !is_known(name)) {
-        return Err(TokenError::Header(shorten(other)));
+    match header.keys().find(|name| !is_known(name)) {
+        Some(other) => Err(TokenError::Header(shorten(other))),
+        None => Ok(()),
     }
+}
+
+fn check_type(header: &Map<String, Value>) -> Result<(), TokenError> {
     match header.get("typ") {
-        None => {}
-        Some(Value::String(typ)) if typ == "JWT" || typ == "JOSE" => {}
-        Some(other) => return Err(TokenError::Type(shorten(&other.to_string()))),
+        None => Ok(()),
+        Some(Value::String(typ)) if typ == "JWT" || typ == "JOSE" => Ok(()),
+        Some(other) => Err(TokenError::Type(shorten(&other.to_string()))),
     }
+}
+
+fn scheme(header: &Map<String, Value>) -> Result<Scheme, TokenError> {
     let alg = header
         .get("alg")
         .and_then(Value::as_str)

@@ -37,13 +37,20 @@ pub enum PemError {
 }
 
 /// One block.
-struct Block {
-    line: usize,
-    label: String,
-    content: Zeroizing<Vec<u8>>,
+pub struct Block {
+    /// Its first line, from 1.
+    pub line: usize,
+    /// What it says it is: `CERTIFICATE`.
+    pub label: String,
+    /// What is in it.
+    pub content: Zeroizing<Vec<u8>>,
 }
 
-fn blocks(text: &str) -> Result<Vec<Block>, PemError> {
+/// The blocks of a PEM text, in order.
+///
+/// # Errors
+/// When it is too long, or a block is damaged.
+pub fn blocks(text: &str) -> Result<Vec<Block>, PemError> {
     if text.len() > MAX_PEM {
         return Err(PemError::TooLong(text.len()));
     }

@@ -86,7 +86,7 @@ pub enum Refusal {
 /// With the clause that it breaks.
 pub fn leaf(certificate: &[u8], prepared: &Prepared, issuer: Issuer<'_>) -> Result<(), Refusal> {
     let parsed = parse(certificate)?;
-    let id = leaf_clauses(&parsed)?;
+    let id = first(leaf_clauses(&parsed))?;
     let request = prepared.request();
     let same = |what, is_same: bool| match is_same {
         true => Ok(()),
@@ -152,7 +152,33 @@ fn serial_is(parsed: &X509Certificate<'_>, serial: &[u8; 16]) -> bool {
 /// # Errors
 /// With the clause that it breaks.
 pub fn any_leaf(certificate: &[u8]) -> Result<SpiffeId, Refusal> {
-    leaf_clauses(&parse(certificate)?)
+    first(leaf_clauses(&parse(certificate)?))
+}
+
+/// Every clause that a certificate breaks as a leaf, and its SPIFFE ID where it has one.
+#[must_use]
+pub fn inspect_leaf(certificate: &[u8]) -> (Option<SpiffeId>, Vec<Refusal>) {
+    match parse(certificate) {
+        Ok(parsed) => leaf_clauses(&parsed),
+        Err(refusal) => (None, vec![refusal]),
+    }
+}
+
+/// Every clause that a certificate breaks as a signing certificate of the trust domain that it names itself, and that
+/// trust domain's SPIFFE ID where it names one.
+#[must_use]
+pub fn inspect_authority(certificate: &[u8]) -> (Option<SpiffeId>, Vec<Refusal>) {
+    match parse(certificate) {
+        Ok(parsed) => authority_clauses(&parsed, None),
+        Err(refusal) => (None, vec![refusal]),
+    }
+}
+
+fn first((id, refusals): (Option<SpiffeId>, Vec<Refusal>)) -> Result<SpiffeId, Refusal> {
+    match refusals.into_iter().next() {
+        Some(refusal) => Err(refusal),
+        None => id.ok_or(Refusal::UriCount(0)),
+    }
 }
 
 /// Checks that a certificate can be a signing certificate of `trust_domain`. An SPIFFE ID is not required
@@ -165,30 +191,50 @@ pub fn authority(
     trust_domain: &crate::trust_domain::TrustDomain,
 ) -> Result<(), Refusal> {
     let parsed = parse(certificate)?;
-    general_clauses(&parsed)?;
-    let names = Names::of(&parsed);
+    let (_, refusals) = authority_clauses(&parsed, Some(trust_domain));
+    refusals.into_iter().next().map_or(Ok(()), Err)
+}
+
+fn authority_clauses(
+    parsed: &X509Certificate<'_>,
+    trust_domain: Option<&crate::trust_domain::TrustDomain>,
+) -> (Option<SpiffeId>, Vec<Refusal>) {
+    let mut refusals = general_clauses(parsed);
+    let names = Names::of(parsed);
     if names.uris.len() > 1 {
-        return Err(Refusal::UriCount(names.uris.len()));
+        refusals.push(Refusal::UriCount(names.uris.len()));
     }
+    let mut id = None;
     // Other URIs than SPIFFE IDs stand in the certificates of roots that were not made for SPIFFE.
     if let Some(uri) = names.uris.first().filter(|uri| uri.starts_with("spiffe:")) {
-        let id = SpiffeId::parse(uri)?;
-        if !id.path().is_empty() {
-            return Err(Refusal::AuthorityWithPath(id));
-        }
-        if id.trust_domain() != trust_domain {
-            return Err(Refusal::OtherTrustDomain(id));
+        match SpiffeId::parse(uri) {
+            Ok(found) => {
+                if !found.path().is_empty() {
+                    refusals.push(Refusal::AuthorityWithPath(found.clone()));
+                }
+                if trust_domain.is_some_and(|expected| found.trust_domain() != expected) {
+                    refusals.push(Refusal::OtherTrustDomain(found.clone()));
+                }
+                id = Some(found);
+            }
+            Err(error) => refusals.push(error.into()),
         }
     }
     if !parsed.is_ca() {
-        return Err(Refusal::AuthorityIsNotCa);
+        refusals.push(Refusal::AuthorityIsNotCa);
     }
     match names.key_usage {
-        None => Err(Refusal::NoKeyUsage),
-        Some((false, _)) => Err(Refusal::UncriticalKeyUsage),
-        Some((_, usage)) if !usage.key_cert_sign() => Err(Refusal::AuthorityCannotSign),
-        Some(_) => Ok(()),
+        None => refusals.push(Refusal::NoKeyUsage),
+        Some((critical, usage)) => {
+            if !critical {
+                refusals.push(Refusal::UncriticalKeyUsage);
+            }
+            if !usage.key_cert_sign() {
+                refusals.push(Refusal::AuthorityCannotSign);
+            }
+        }
     }
+    (id, refusals)
 }
 
 fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, Refusal> {
@@ -198,14 +244,15 @@ fn parse(certificate: &[u8]) -> Result<X509Certificate<'_>, Refusal> {
     }
 }
 
-fn general_clauses(parsed: &X509Certificate<'_>) -> Result<(), Refusal> {
+fn general_clauses(parsed: &X509Certificate<'_>) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
     if parsed.version().0 != 2 {
-        return Err(Refusal::Version);
+        refusals.push(Refusal::Version);
     }
     let serial = parsed.raw_serial();
     let is_negative = serial.first().is_some_and(|byte| *byte >= 0x80);
     if serial.len() > 20 || is_negative || serial.iter().all(|byte| *byte == 0) {
-        return Err(Refusal::Serial);
+        refusals.push(Refusal::Serial);
     }
     let ids: BTreeSet<String> = parsed
         .extensions()
@@ -213,47 +260,58 @@ fn general_clauses(parsed: &X509Certificate<'_>) -> Result<(), Refusal> {
         .map(|extension| extension.oid.to_id_string())
         .collect();
     if ids.len() != parsed.extensions().len() {
-        return Err(Refusal::RepeatedExtension);
+        refusals.push(Refusal::RepeatedExtension);
     }
     let validity = parsed.validity();
     if validity.not_after.timestamp() < validity.not_before.timestamp() {
-        return Err(Refusal::Validity);
+        refusals.push(Refusal::Validity);
     }
-    Ok(())
+    refusals
 }
 
-fn leaf_clauses(parsed: &X509Certificate<'_>) -> Result<SpiffeId, Refusal> {
-    general_clauses(parsed)?;
+fn leaf_clauses(parsed: &X509Certificate<'_>) -> (Option<SpiffeId>, Vec<Refusal>) {
+    let mut refusals = general_clauses(parsed);
     let names = Names::of(parsed);
-    let [uri] = names.uris.as_slice() else {
-        return Err(Refusal::UriCount(names.uris.len()));
-    };
-    let id = SpiffeId::parse(uri)?;
-    if id.path().is_empty() {
-        return Err(Refusal::LeafWithoutPath(id));
+    let mut id = None;
+    match names.uris.as_slice() {
+        [uri] => match SpiffeId::parse(uri) {
+            Ok(found) => {
+                if found.path().is_empty() {
+                    refusals.push(Refusal::LeafWithoutPath(found.clone()));
+                }
+                id = Some(found);
+            }
+            Err(error) => refusals.push(error.into()),
+        },
+        uris => refusals.push(Refusal::UriCount(uris.len())),
     }
     if parsed.subject().iter().next().is_none() && !names.is_critical {
-        return Err(Refusal::UncriticalSan);
+        refusals.push(Refusal::UncriticalSan);
     }
     if parsed.is_ca() {
-        return Err(Refusal::LeafIsCa);
+        refusals.push(Refusal::LeafIsCa);
     }
     match names.key_usage {
-        None => return Err(Refusal::NoKeyUsage),
-        Some((false, _)) => return Err(Refusal::UncriticalKeyUsage),
-        Some((_, usage)) if usage.key_cert_sign() || usage.crl_sign() => {
-            return Err(Refusal::LeafSignsCertificates);
+        None => refusals.push(Refusal::NoKeyUsage),
+        Some((critical, usage)) => {
+            if !critical {
+                refusals.push(Refusal::UncriticalKeyUsage);
+            }
+            if usage.key_cert_sign() || usage.crl_sign() {
+                refusals.push(Refusal::LeafSignsCertificates);
+            }
+            if !usage.digital_signature() {
+                refusals.push(Refusal::LeafCannotSign);
+            }
         }
-        Some((_, usage)) if !usage.digital_signature() => return Err(Refusal::LeafCannotSign),
-        Some(_) => {}
     }
     if names
         .extended
         .is_some_and(|(server, client)| !(server && client))
     {
-        return Err(Refusal::HalfExtendedKeyUsage);
+        refusals.push(Refusal::HalfExtendedKeyUsage);
     }
-    Ok(id)
+    (id, refusals)
 }
 
 /// What the clauses look at.

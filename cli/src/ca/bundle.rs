@@ -116,7 +116,10 @@ fn set(data: &DataArg, trust_domain: &str, file: &Path, output: Output) -> anyho
 }
 
 /// A bundle from PEM or a SPIFFE document; the inner error is what is wrong with what was read.
-fn read(trust_domain: TrustDomain, file: &Path) -> anyhow::Result<Result<Bundle, String>> {
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(trust_domain: TrustDomain, file: &Path) -> anyhow::Result<Result<Bundle, String>> {
     let name = file.display().to_string();
     let limit = u64::try_from(MAX_DOCUMENT)
         .unwrap_or(u64::MAX)

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::{logging, shutdown};
 
 /// Name of the workload socket in the data folder.
-const SOCKET_NAME: &str = "workload.sock";
+pub const SOCKET_NAME: &str = "workload.sock";
 
 /// Serves until SIGINT or SIGTERM.
 ///
