@@ -10,15 +10,18 @@
 mod stages;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_policy::decision::{Decision, Reason};
 use portcullis_policy::request::Request;
 use portcullis_policy::snapshot::Snapshot;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 use crate::custom;
 use crate::facts;
 use crate::live::Live;
+use crate::observe::{Decided, Observer};
 
 pub use self::stages::Stages;
 
@@ -125,9 +128,10 @@ pub struct Checker {
 
 #[derive(Debug)]
 struct Inner {
-    listener: String,
+    listener: Arc<str>,
     live: Live,
     stages: Stages,
+    observer: Observer,
 }
 
 impl Checker {
@@ -135,19 +139,31 @@ impl Checker {
     /// leaves tokens to its proxy.
     #[must_use]
     pub fn new(listener: impl Into<String>, live: Live) -> Self {
-        Self::with_stages(listener, live, Stages::default())
+        Self::with_stages(listener, live, Stages::default(), Observer::default())
     }
 
-    /// A checker that finds out more by itself.
+    /// A checker that finds out more by itself, and whose decisions `observer` hears of.
     #[must_use]
-    pub fn with_stages(listener: impl Into<String>, live: Live, stages: Stages) -> Self {
+    pub fn with_stages(
+        listener: impl Into<String>,
+        live: Live,
+        stages: Stages,
+        observer: Observer,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                listener: listener.into(),
+                listener: listener.into().into(),
                 live,
                 stages,
+                observer,
             }),
         }
+    }
+
+    /// Who hears of the decisions.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.inner.observer
     }
 
     /// The listener's name in logs.
@@ -165,19 +181,35 @@ impl Checker {
         })
     }
 
-    /// Decides the request that `facts` reads. Whatever cannot be decided is a denial with its
-    /// reason, never an error. The snapshot is the one in force now, to the end of the request.
-    pub async fn check(&self, facts: impl FnOnce(&Snapshot) -> Result<Request, Refusal>) -> Answer {
-        let answer: Answer = match self.inner.live.snapshot() {
+    /// Decides the request that `facts` reads; `headers` are those of the check itself. Whatever
+    /// cannot be decided is a denial with its reason, never an error. The snapshot is the one in
+    /// force now, to the end of the request.
+    pub async fn check(
+        &self,
+        headers: &HeaderMap,
+        facts: impl FnOnce(&Snapshot) -> Result<Request, Refusal>,
+    ) -> Answer {
+        let started = Instant::now();
+        let inner = &*self.inner;
+        let snapshot = inner.live.snapshot();
+        let mut asked = None;
+        let mut error = None;
+        let answer: Answer = match &snapshot {
             None => Decision::closed(Reason::NoSnapshot, "").into(),
-            Some(snapshot) => match facts(&snapshot) {
-                Ok(request) => stages::answer(&self.inner.stages, &snapshot, request).await,
-                Err(refusal) => refuse(&snapshot, refusal).into(),
+            Some(snapshot) => match facts(snapshot) {
+                Ok(request) => {
+                    let request = asked.insert(request);
+                    stages::answer(&inner.stages, snapshot, request).await
+                }
+                Err(refusal) => {
+                    error = Some(refusal.words.clone());
+                    refuse(snapshot, refusal).into()
+                }
             },
         };
         let decision = &answer.decision;
         tracing::debug!(
-            listener = self.inner.listener,
+            listener = &*inner.listener,
             allow = decision.is_allow(),
             reason = decision.reason.as_str(),
             policies = ?decision.policies,
@@ -185,6 +217,34 @@ impl Checker {
             snapshot = decision.snapshot,
             "decided"
         );
+        inner.observer.decided(Decided {
+            listener: &inner.listener,
+            headers,
+            request: asked,
+            snapshot: snapshot.as_ref(),
+            decision,
+            error,
+            started,
+        });
+        answer
+    }
+
+    /// Denies a check without reading it, as when there are too many.
+    #[must_use]
+    pub fn refuse(&self, headers: &HeaderMap, reason: Reason, started: Instant) -> Answer {
+        let inner = &*self.inner;
+        let snapshot = inner.live.snapshot();
+        let revision = snapshot.as_ref().map_or("", |snapshot| snapshot.revision());
+        let answer = Answer::from(Decision::closed(reason, revision));
+        inner.observer.decided(Decided {
+            listener: &inner.listener,
+            headers,
+            request: None,
+            snapshot: snapshot.as_ref(),
+            decision: &answer.decision,
+            error: None,
+            started,
+        });
         answer
     }
 }

@@ -11,7 +11,7 @@
 
 mod answer;
 mod client;
-mod connection;
+pub(crate) mod connection;
 pub mod dialect;
 mod facts;
 mod header;

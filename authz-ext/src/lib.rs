@@ -8,7 +8,8 @@
 //! [`check`] decides it (every listener does so there, and nowhere else), [`respond`] turns the answer
 //! into Envoy's; [`decide`] is the way of the command line. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
 //! up to date, [`service`] speaks gRPC, [`http`] the HTTP dialects of
-//! other proxies, and [`server`] wires them together.
+//! other proxies, [`observe`] tells others of every decision, [`management`] shows it to operators,
+//! and [`server`] wires them together.
 
 pub mod check;
 pub mod check_request;
@@ -22,6 +23,8 @@ pub mod files;
 pub mod http;
 mod incoming;
 pub mod live;
+pub mod management;
+pub mod observe;
 pub mod reload;
 pub mod respond;
 pub mod server;

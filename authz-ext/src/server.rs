@@ -20,9 +20,15 @@ use crate::descriptor::FILE_DESCRIPTOR_SET;
 use crate::endpoint::Endpoint;
 use crate::incoming::Incoming;
 use crate::live::Live;
+use crate::observe::Observer;
 use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
 use crate::service::{AuthorizationService, SERVICE_NAME};
-use crate::{custom, facts, http, respond, token};
+use crate::{custom, facts, http, management, observe, respond, token};
+
+/// Permissions of the management listener's unix socket.
+const MANAGEMENT_MODE: u32 = 0o660;
+/// Longest time that requests to the management listener get once everything else has ended.
+const MANAGEMENT_DRAIN: Duration = Duration::from_secs(1);
 
 /// Everything that `authz serve` and `dev` decide about a server.
 #[derive(Clone, Debug)]
@@ -39,6 +45,8 @@ pub struct ServeOptions {
     pub drain: Duration,
     /// How tokens are verified, for listeners that do.
     pub tokens: token::Settings,
+    /// What is told of decisions, and to whom.
+    pub observe: observe::Options,
 }
 
 /// One listener.
@@ -137,6 +145,8 @@ pub struct Server {
     drain: Duration,
     tokens: Option<token::Verification>,
     providers: Option<Providers>,
+    observer: Observer,
+    management: Option<Incoming>,
 }
 
 impl Server {
@@ -154,6 +164,7 @@ impl Server {
             reload,
             drain,
             tokens,
+            observe,
         } = options;
         if wanted.is_empty() {
             return Err(ServeError::NoListener);
@@ -171,14 +182,13 @@ impl Server {
         let reloader = reloader.load_aside().await;
         let mut listeners = Vec::with_capacity(wanted.len());
         for listener in wanted {
-            let incoming = Incoming::bind(&listener.endpoint, listener.socket_mode)
-                .await
-                .map_err(|source| ServeError::Bind {
-                    endpoint: listener.endpoint.clone(),
-                    source,
-                })?;
+            let incoming = bind(&listener.endpoint, listener.socket_mode).await?;
             listeners.push((incoming, listener));
         }
+        let management = match &observe.management {
+            Some(endpoint) => Some(bind(endpoint, MANAGEMENT_MODE).await?),
+            None => None,
+        };
         let own = listeners
             .iter()
             .filter_map(|(incoming, _)| match incoming.endpoint() {
@@ -201,6 +211,8 @@ impl Server {
             drain,
             tokens,
             providers,
+            observer: Observer::default(),
+            management,
         })
     }
 
@@ -216,6 +228,18 @@ impl Server {
         self.listeners
             .iter()
             .map(|(incoming, _)| incoming.endpoint())
+    }
+
+    /// Where the management listener is, with a real port; `None` without one.
+    #[must_use]
+    pub fn management(&self) -> Option<&Endpoint> {
+        self.management.as_ref().map(Incoming::endpoint)
+    }
+
+    /// Hears of every decision.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     /// The holder of the snapshot in force.
@@ -253,7 +277,8 @@ impl Server {
                 svids: tokens.and_then(|tokens| tokens.svids.clone()),
                 providers: self.providers.clone(),
             };
-            let checker = Checker::with_stages(options.name.clone(), self.live.clone(), stages);
+            let (name, live) = (options.name.clone(), self.live.clone());
+            let checker = Checker::with_stages(name, live, stages, self.observer.clone());
             let mut stopped = stop.subscribe();
             match options.protocol.clone() {
                 Protocol::Http(http) => {
@@ -276,6 +301,13 @@ impl Server {
                 }
             }
         }
+        let drained = watch::Sender::new(false);
+        let mut managing = JoinSet::new();
+        if let Some(incoming) = self.management {
+            tracing::info!(endpoint = %incoming.endpoint(), "listening for operators");
+            let routes = management::routes(self.observer.clone(), drained.subscribe());
+            managing.spawn(management::serve(incoming, routes, drained.subscribe()));
+        }
         let mut aside = JoinSet::new();
         aside.spawn(self.reloader.watch(self.reload));
         if let Some(tokens) = self.tokens {
@@ -292,11 +324,15 @@ impl Server {
         aside.shutdown().await;
         set_health(&health, false).await;
         stop.send_replace(true);
-        let drained = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.drain, drained).await.is_err() {
+        let answered = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.drain, answered).await.is_err() {
             tracing::warn!("connections still open after the drain time are cut");
         }
         tasks.shutdown().await;
+        drained.send_replace(true);
+        let left = async { while managing.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(MANAGEMENT_DRAIN, left).await;
+        managing.shutdown().await;
         match ended {
             None => Ok(()),
             Some(words) => Err(ServeError::Ended(words)),
@@ -313,6 +349,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     Server::start(options).await?.run(shutdown).await
+}
+
+async fn bind(endpoint: &Endpoint, socket_mode: u32) -> Result<Incoming, ServeError> {
+    let bound = Incoming::bind(endpoint, socket_mode).await;
+    bound.map_err(|source| ServeError::Bind {
+        endpoint: endpoint.clone(),
+        source,
+    })
 }
 
 fn router(

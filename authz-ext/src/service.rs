@@ -63,7 +63,7 @@ impl Inner {
     async fn check(&self, received: Received, metadata: &MetadataMap) -> CheckResponse {
         let answer = self
             .checker
-            .check(|snapshot| match received.0 {
+            .check(metadata.as_ref(), |snapshot| match received.0 {
                 Ok(_) if self.checker.is_own_question(metadata) => Err(Refusal::new(
                     Reason::CustomProviderUnavailable,
                     "a CUSTOM provider led back to this service",

@@ -13,6 +13,7 @@ mod end_to_end {
     mod custom;
     mod custom_http;
     mod custom_provider;
+    mod management;
     mod reload;
     mod serve;
     pub mod support;

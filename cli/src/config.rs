@@ -7,6 +7,7 @@ mod ca;
 mod keys;
 mod listener;
 mod mesh;
+mod observe;
 mod read;
 mod tokens;
 
@@ -20,7 +21,7 @@ use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::respond::DeniedBody;
 use portcullis_authz::server::TokensBy;
 use portcullis_authz::token;
-use portcullis_authz::{http, reload};
+use portcullis_authz::{http, observe as seen, reload};
 use portcullis_policy::document::{self, Mark, SourceText};
 use portcullis_policy::request::{PathForm, Target};
 use portcullis_policy::resource::MeshConfig;
@@ -106,6 +107,8 @@ pub struct Config {
     pub message_bytes: Option<usize>,
     /// `limits.header_bytes`, `limits.header_timeout`, `limits.idle_timeout`.
     pub http_limits: http::Limits,
+    /// `management`.
+    pub observe: seen::Options,
     /// `limits.drain`.
     pub drain: Option<Duration>,
     /// `log.level`.

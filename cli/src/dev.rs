@@ -178,6 +178,7 @@ fn options(address: SocketAddr, served: &Served) -> ServeOptions {
         reload: reload::Options::default(),
         drain: Duration::from_secs(2),
         tokens: portcullis_authz::token::Settings::default(),
+        observe: portcullis_authz::observe::Options::default(),
     }
 }
 

@@ -34,11 +34,11 @@ pub struct Stages {
     pub providers: Option<Providers>,
 }
 
-/// Decides `request`, which nobody has looked at.
+/// Decides `request`, which nobody has looked at. It is left as the last stage saw it.
 pub(super) async fn answer(
     stages: &Stages,
     snapshot: &Arc<Snapshot>,
-    mut request: Request,
+    request: &mut Request,
 ) -> Answer {
     if stages.tokens.is_some() {
         // Nobody but us says what is in a token.
@@ -46,7 +46,7 @@ pub(super) async fn answer(
         request.metadata.remove(JWT_AUTHN);
     }
     if let Some(providers) = &stages.providers
-        && is_own_question(providers, &request)
+        && is_own_question(providers, request)
     {
         tracing::error!("request denied: a CUSTOM provider led back to this service");
         let reason = Reason::CustomProviderUnavailable;
@@ -54,7 +54,7 @@ pub(super) async fn answer(
     }
     let mut changes = Vec::new();
     if let Some(svids) = &stages.svids {
-        match svids.check(&mut request, &mut changes) {
+        match svids.check(request, &mut changes) {
             Svid::None | Svid::Valid => {}
             Svid::Invalid(error) => {
                 tracing::info!(%error, "request denied: its JWT-SVID is not valid");
@@ -69,25 +69,27 @@ pub(super) async fn answer(
     let asked = stages.tokens.is_some() || stages.providers.is_some();
     let mut allowed = Allowed::default();
     if asked {
-        match ask(stages, snapshot, &mut request, &mut changes).await {
+        match ask(stages, snapshot, request, &mut changes).await {
             Ok(given) => allowed = given,
             Err(answer) => return *answer,
         }
     }
     let decision = match &stages.tokens {
-        None => guarded(snapshot, || snapshot.decide(&request)),
+        None => guarded(snapshot, || snapshot.decide(request)),
         Some(verifier) => {
-            let ours = readings(verifier, snapshot, &request).await;
+            let ours = readings(verifier, snapshot, request).await;
             changes.extend(ours.changes.headers);
             allowed.removed_parameters.extend(ours.changes.parameters);
             let proposed = match snapshot.candidate() {
-                Some(candidate) => readings(verifier, candidate, &request).await.requests,
+                Some(candidate) => readings(verifier, candidate, request).await.requests,
                 None => ours.requests.clone(),
             };
             let decision = strictest(snapshot, &ours.requests, &proposed);
             if let Some(error) = ours.error {
                 tracing::info!(%error, reason = decision.reason.as_str(), "a token is not valid");
             }
+            // For whoever hears of the decision: what the token says.
+            request.jwt = ours.requests.into_iter().next().and_then(|r| r.jwt);
             decision
         }
     };

@@ -26,16 +26,16 @@ const BUSY_AHEAD: u8 = 3;
 
 /// Where a connection is, told by those who read and answer its requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Phase(Arc<AtomicU8>);
+pub(crate) struct Phase(Arc<AtomicU8>);
 
 impl Phase {
     /// A whole request was read.
-    pub(super) fn request(&self) {
+    pub(crate) fn request(&self) {
         self.0.store(BUSY, Ordering::Relaxed);
     }
 
     /// Its answer was given.
-    pub(super) fn answered(&self) {
+    pub(crate) fn answered(&self) {
         // A pipelined request may be half here: it has the time of a half one.
         let ahead = self.0.load(Ordering::Relaxed) == BUSY_AHEAD;
         self.0
@@ -53,7 +53,7 @@ impl Phase {
 
 /// The connection with its clocks.
 #[derive(Debug)]
-pub(super) struct Timed<C> {
+pub(crate) struct Timed<C> {
     inner: C,
     phase: Phase,
     limits: Limits,
@@ -62,7 +62,7 @@ pub(super) struct Timed<C> {
 }
 
 impl<C> Timed<C> {
-    pub(super) fn new(inner: C, phase: Phase, limits: Limits) -> Self {
+    pub(crate) fn new(inner: C, phase: Phase, limits: Limits) -> Self {
         Self {
             inner,
             phase,

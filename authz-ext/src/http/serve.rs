@@ -119,7 +119,7 @@ async fn check(
     let options = &service.options;
     let answer = service
         .checker
-        .check(|snapshot| {
+        .check(&parts.headers, |snapshot| {
             facts::request(&parts, &peer, options, snapshot.mesh().num_trusted_proxies)
         })
         .await;

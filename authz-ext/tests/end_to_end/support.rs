@@ -81,6 +81,7 @@ pub fn options(folder: &Path, listeners: Vec<ListenerOptions>) -> ServeOptions {
         },
         drain: Duration::from_secs(5),
         tokens: portcullis_authz::token::Settings::default(),
+        observe: portcullis_authz::observe::Options::default(),
     }
 }
 
@@ -92,6 +93,8 @@ pub fn tcp() -> ListenerOptions {
 pub struct Running {
     pub endpoints: Vec<Endpoint>,
     pub status: watch::Receiver<ReloadStatus>,
+    /// Where the management listener is.
+    pub management: Option<Endpoint>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ServeError>>,
 }
@@ -103,6 +106,7 @@ impl Running {
         Self {
             endpoints: server.endpoints().cloned().collect(),
             status: server.status(),
+            management: server.management().cloned(),
             stop,
             task: tokio::spawn(server.run(async {
                 let _ = stopped.await;

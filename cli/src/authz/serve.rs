@@ -84,6 +84,7 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         reload: config.reload,
         drain: config.drain.unwrap_or(DRAIN),
         tokens: config.tokens.clone(),
+        observe: config.observe.clone(),
     })
 }
 

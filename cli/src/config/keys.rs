@@ -433,6 +433,18 @@ pub const KEYS: &[Key] = &[
         "Longest time that open requests get at shutdown",
     ),
     key(
+        "management",
+        "mapping",
+        "none",
+        "The listener for operators and their tools: plain HTTP, so on this machine or in a network that may know",
+    ),
+    key(
+        "management.address",
+        "`IP:PORT` or `unix:PATH`",
+        "none",
+        "Address of the socket. `/decisions` is answered to this machine only",
+    ),
+    key(
         "ca",
         "mapping",
         "empty",

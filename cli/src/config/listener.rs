@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::http::{Dialect, Options};
 use portcullis_authz::respond::DeniedBody;
 use portcullis_policy::document::{Node, Value};
@@ -48,14 +47,8 @@ fn listener(reader: &mut Reader, node: &Node, folder: &Path) -> Listener {
     for (name, node) in fields {
         match name {
             "address" => {
-                if let Some(address) = reader.text(node, "an address") {
-                    match address.parse() {
-                        Ok(Endpoint::Unix(path)) => {
-                            listener.endpoint = Endpoint::Unix(folder.join(path));
-                        }
-                        Ok(endpoint) => listener.endpoint = endpoint,
-                        Err(error) => reader.mistake(node.at, error.to_string()),
-                    }
+                if let Some(endpoint) = reader.endpoint(node, folder) {
+                    listener.endpoint = endpoint;
                 }
             }
             "socket_mode" => {

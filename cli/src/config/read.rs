@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use portcullis_authz::endpoint::Endpoint;
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
 use super::keys::KEYS;
-use super::{Config, ca, listener, mesh, tokens};
+use super::{Config, ca, listener, mesh, observe, tokens};
 use crate::args::LogFormat;
 use portcullis_policy::document::{Mark, Node, Value};
 
@@ -116,6 +117,7 @@ impl Reader {
                         }
                     }
                 }
+                "management" => observe::management(self, node, folder, &mut config.observe),
                 "ca" => config.ca = ca::read(self, node, folder),
                 "log" => self.log(node, &mut config),
                 _ => {}
@@ -313,6 +315,18 @@ impl Reader {
                     "a list is expected here; start each entry with `- `".to_owned(),
                 );
                 &[]
+            }
+        }
+    }
+
+    /// The address of a socket; the path of a unix socket is relative to `folder`.
+    pub fn endpoint(&mut self, node: &Node, folder: &Path) -> Option<Endpoint> {
+        match self.text(node, "an address")?.parse() {
+            Ok(Endpoint::Unix(path)) => Some(Endpoint::Unix(folder.join(path))),
+            Ok(endpoint) => Some(endpoint),
+            Err(error) => {
+                self.mistake(node.at, error.to_string());
+                None
             }
         }
     }
