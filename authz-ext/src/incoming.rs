@@ -4,9 +4,10 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use portcullis_wire::AuthorityRepair;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Sleep, sleep};
@@ -73,7 +74,7 @@ impl Incoming {
             }),
             Listener::Unix { listener, .. } => listener
                 .poll_accept(cx)
-                .map_ok(|(stream, _)| Connection::Unix(stream)),
+                .map_ok(|(stream, _)| Connection::Unix(stream, AuthorityRepair::default())),
         }
     }
 }
@@ -174,7 +175,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 #[derive(Debug)]
 pub(crate) enum Connection {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Unix(UnixStream, AuthorityRepair),
 }
 
 impl Connection {
@@ -186,7 +187,7 @@ impl Connection {
                 address: stream.peer_addr().ok().map(|a| a.ip().to_canonical()),
                 ..Peer::default()
             },
-            Self::Unix(stream) => Peer {
+            Self::Unix(stream, _) => Peer {
                 uid: stream.peer_cred().ok().map(|peer| peer.uid()),
                 ..Peer::default()
             },
@@ -209,7 +210,14 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream, repair) => {
+                let before = buffer.filled().len();
+                ready!(Pin::new(stream).poll_read(cx, buffer))?;
+                if let Some(arrived) = buffer.filled_mut().get_mut(before..) {
+                    repair.repair(arrived);
+                }
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -222,21 +230,21 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -247,7 +255,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -279,7 +287,7 @@ mod tests {
         let _client = UnixStream::connect(&path).await.unwrap();
         assert!(matches!(
             incoming.next().await,
-            Some(Ok(Connection::Unix(_)))
+            Some(Ok(Connection::Unix(..)))
         ));
         drop(incoming);
         assert!(!path.exists());

@@ -5,10 +5,7 @@
 //!         -> front: security header -> services
 //! ```
 
-mod authority;
 mod connection;
-mod hpack;
-mod huffman;
 pub(crate) mod latest;
 mod layer;
 mod server;

@@ -30,7 +30,7 @@ use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
 use read::Mistake;
 
 pub use ca::CaConfig;
-pub use keys::{KEYS, Key};
+pub use keys::{Key, keys};
 
 use crate::args::LogFormat;
 

@@ -63,9 +63,8 @@ pub fn command() -> clap::Command {
 }
 
 /// Every key of `portcullis.yaml`: path, type, default, meaning.
-#[must_use]
-pub fn configuration_keys() -> &'static [config::Key] {
-    config::KEYS
+pub fn configuration_keys() -> impl Iterator<Item = &'static config::Key> {
+    config::keys()
 }
 
 pub use config::Key;

@@ -222,7 +222,10 @@ impl Page {
         } else {
             let output = process::run(&mut self.bash(&command), LIMIT).unwrap();
             *status = output.status.code().unwrap();
-            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+            let printed = String::from_utf8(output.stdout).unwrap()
+                + &String::from_utf8(output.stderr).unwrap();
+            // HTTP ends its lines so, a page does not.
+            printed.replace("\r\n", "\n")
         };
         // A revision names the content; a page shows one of them.
         let output = Regex::new(r"\b[0-9a-f]{16}\b")

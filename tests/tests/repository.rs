@@ -28,8 +28,12 @@ static DENY: LazyLock<toml::Table> =
 const ARROWS: &[(&str, &[&str])] = &[
     ("portcullis-policies", &[]),
     ("portcullis-policy", &["portcullis-policies"]),
-    ("portcullis-authz", &["portcullis-policy"]),
-    ("portcullis-ca", &[]),
+    ("portcullis-wire", &[]),
+    (
+        "portcullis-authz",
+        &["portcullis-policy", "portcullis-wire"],
+    ),
+    ("portcullis-ca", &["portcullis-wire"]),
     (
         "portcullis",
         &[

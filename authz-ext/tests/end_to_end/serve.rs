@@ -8,6 +8,7 @@ use portcullis_authz::client::{self, Client};
 use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::server::{ListenerOptions, ServeError, Server};
 use portcullis_authz::service::SERVICE_NAME;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_stream::StreamExt as _;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -292,4 +293,53 @@ async fn an_open_request_is_answered_after_the_stop() {
     let answer = within("an answer", open).await.unwrap().unwrap();
     assert_eq!(answer.status.unwrap().code, 0);
     within("the end", stop).await.unwrap();
+}
+
+/// gRPC C-core, which is Envoy's `google_grpc` too, names the socket's path as `:authority`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_names_the_socket_as_authority_is_served() {
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+    let folder = policies();
+    let socket = folder.path().join("a.sock");
+    let listener = ListenerOptions::new("unix", Endpoint::Unix(socket.clone()));
+    let running = Running::start(options(folder.path(), vec![listener])).await;
+    for authority in ["tmp%2Fauthz%2Fa.sock", "/tmp/authz/a.sock"] {
+        // `:method: POST`, `:scheme: http`, then literals without Huffman coding (RFC 7541 §6.2.2).
+        let mut block = vec![0x83, 0x86];
+        for (name, value) in [
+            (":authority", authority),
+            (":path", "/grpc.health.v1.Health/Check"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ] {
+            block.push(0);
+            for text in [name, value] {
+                block.push(u8::try_from(text.len()).unwrap());
+                block.extend(text.as_bytes());
+            }
+        }
+        let mut octets = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        octets.extend(frame(4, 0, 0, &[]));
+        octets.extend(frame(1, 4, 1, &block));
+        octets.extend(frame(0, 1, 1, &[0; 5]));
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        stream.write_all(&octets).await.unwrap();
+        let (mut answer, mut buffer) = (Vec::<u8>::new(), [0; 1024]);
+        // HealthCheckResponse { status: SERVING }, length-prefixed.
+        let serving = [0, 0, 0, 0, 2, 8, 1];
+        while !answer.windows(serving.len()).any(|w| w == serving) {
+            let read = within("an answer", stream.read(&mut buffer)).await.unwrap();
+            assert_ne!(read, 0, "`{authority}`: closed after {answer:?}");
+            answer.extend(&buffer[..read]);
+            let reset = [0, 0, 4, 3, 0, 0, 0, 0, 1];
+            assert!(
+                !answer.windows(reset.len()).any(|w| w == reset),
+                "`{authority}`: reset"
+            );
+        }
+    }
+    running.stop().await;
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_authz::endpoint::Endpoint;
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
-use super::keys::KEYS;
+use super::keys::keys;
 use super::{Config, ca, listener, mesh, observe, tokens};
 use crate::args::LogFormat;
 use portcullis_policy::document::{Mark, Node, Value};
@@ -226,10 +226,7 @@ impl Reader {
 
     /// The fields of a mapping at `path`; names that are no key are mistakes.
     pub fn fields<'a>(&mut self, node: &'a Node, path: &str) -> Fields<'a> {
-        let known: Vec<&str> = KEYS
-            .iter()
-            .filter_map(|key| child(key.path, path))
-            .collect();
+        let known: Vec<&str> = keys().filter_map(|key| child(key.path, path)).collect();
         self.fields_among(node, &known)
     }
 
@@ -265,8 +262,7 @@ impl Reader {
     pub fn fields_among_published<'a>(&mut self, node: &'a Node, path: &str) -> Fields<'a> {
         let mut fields = Fields::new();
         for (name, at, value) in self.named_entries(node) {
-            let near = KEYS
-                .iter()
+            let near = keys()
                 .filter_map(|key| child(key.path, path))
                 .find(|known| *known != name && nearness(known, name) <= 2);
             match near {

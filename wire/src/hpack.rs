@@ -1,6 +1,6 @@
 //! Finds `:authority` in HPACK header blocks (RFC 7541) and overwrites what no authority may hold.
 
-use super::huffman::HuffmanRepair;
+use crate::huffman::HuffmanRepair;
 
 /// A header block that cannot be followed any further; `h2` will say what is wrong with it.
 #[derive(Debug, PartialEq, Eq)]

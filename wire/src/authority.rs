@@ -15,7 +15,7 @@
 //! allocated and nothing is remembered but a few counters. On anything unexpected the rest of the
 //! connection passes through untouched and `h2` judges it.
 
-use super::hpack::FieldRepair;
+use crate::hpack::FieldRepair;
 
 /// What a client sends before its first frame (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -28,7 +28,7 @@ const PRIORITY: u8 = 0x20;
 
 /// The repair of one connection's incoming octets, in whatever pieces they arrive.
 #[derive(Debug)]
-pub(crate) struct AuthorityRepair {
+pub struct AuthorityRepair {
     frame: Frame,
     field: FieldRepair,
     /// A header block is open: only CONTINUATION may follow (RFC 9113 §6.10).
@@ -83,7 +83,7 @@ impl Default for AuthorityRepair {
 
 impl AuthorityRepair {
     /// Repairs the next octets of the connection.
-    pub(crate) fn repair(&mut self, mut octets: &mut [u8]) {
+    pub fn repair(&mut self, mut octets: &mut [u8]) {
         while !octets.is_empty() {
             let taken = self.step(octets);
             if taken == 0 {
