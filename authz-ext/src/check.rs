@@ -199,7 +199,7 @@ impl Checker {
             Some(snapshot) => match facts(snapshot) {
                 Ok(request) => {
                     let request = asked.insert(request);
-                    stages::answer(&inner.stages, snapshot, request).await
+                    stages::answer(&inner.stages, &inner.observer, snapshot, request).await
                 }
                 Err(refusal) => {
                     error = Some(refusal.words.clone());

@@ -24,6 +24,7 @@ use portcullis_policy::settings::CustomProvider;
 use portcullis_policy::snapshot::Snapshot;
 
 use crate::check::{Denied, HeaderChange};
+use crate::observe::metrics;
 
 use self::connect::Connector;
 
@@ -43,6 +44,19 @@ pub enum Verdict {
     Denied(Denied),
     /// Nothing.
     Unavailable(Unavailable),
+}
+
+impl Verdict {
+    /// What it is counted as.
+    #[must_use]
+    pub fn kind(&self) -> metrics::Custom {
+        match self {
+            Self::Allowed(_) => metrics::Custom::Allowed,
+            Self::Denied(_) => metrics::Custom::Denied,
+            Self::Unavailable(why) if why.fail_open => metrics::Custom::FailedOpen,
+            Self::Unavailable(_) => metrics::Custom::Unavailable,
+        }
+    }
 }
 
 /// What an allowed request takes along.

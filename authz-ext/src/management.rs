@@ -2,6 +2,7 @@
 //!
 //! | path | answer |
 //! |---|---|
+//! | `/metrics` | what is counted, for Prometheus |
 //! | `/decisions` | decisions as they happen, a JSON line each; `?denied=true`, `?explain=true` |
 //!
 //! Whoever has more to tell merges its routes into [`routes`]' router before [`serve`] gets it.
@@ -12,6 +13,8 @@ mod decisions;
 use std::net::IpAddr;
 
 use axum::Router;
+use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -25,6 +28,8 @@ use crate::http::connection::{Phase, Timed};
 use crate::incoming::{Connection, Incoming};
 use crate::observe::Observer;
 
+/// Prometheus reads it whatever it asked for.
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Connections at once: a few tools, never a load.
 const CONNECTIONS: usize = 64;
 
@@ -42,8 +47,17 @@ struct Near(bool);
 /// The routes of what is observed. Streams end when `stop` says so.
 pub(crate) fn routes(observer: Observer, stop: watch::Receiver<bool>) -> Router {
     Router::new()
+        .route("/metrics", get(metrics))
         .route("/decisions", get(decisions::follow))
         .with_state(Shared { observer, stop })
+}
+
+async fn metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let headers = [
+        ("content-type", METRICS_TYPE),
+        ("cache-control", "no-store"),
+    ];
+    (headers, shared.observer.metrics_text())
 }
 
 /// Serves `routes` until `stop` says so, then lets open requests end.

@@ -10,9 +10,10 @@
 
 pub mod event;
 pub mod follow;
+pub mod metrics;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use portcullis_policy::decision::{Decision, Verdict};
@@ -22,6 +23,7 @@ use tonic::codegen::http::HeaderMap;
 
 use self::event::DecisionEvent;
 use self::follow::{Filter, Follow, Followers, Subject, TooManyFollowers};
+use self::metrics::{Metrics, Sources};
 use crate::endpoint::Endpoint;
 
 /// What is told of decisions, and to whom.
@@ -39,7 +41,9 @@ pub struct Observer {
 
 #[derive(Debug, Default)]
 struct Inner {
+    metrics: Metrics,
     followers: Followers,
+    sources: OnceLock<Sources>,
 }
 
 /// One decision and what it was about.
@@ -65,6 +69,7 @@ impl Observer {
     /// Counts a decision and tells those who want to know.
     pub fn decided(&self, decided: Decided<'_>) {
         let elapsed = decided.started.elapsed();
+        self.inner.metrics.decided(decided.decision, elapsed);
         let denied = decided.decision.decision == Verdict::Deny;
         let followed = self.inner.followers.wants(denied);
         if !followed {
@@ -85,6 +90,23 @@ impl Observer {
         if told.is_err() {
             tracing::error!("a decision was not told: its event could not be made");
         }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// What `/metrics` shows, in the OpenMetrics text format.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        metrics::text(&self.inner)
+    }
+
+    /// Tells where state comes from that is not counted here. Only the first call counts.
+    pub fn watch(&self, sources: Sources) {
+        let _ = self.inner.sources.set(sources);
     }
 
     /// Follows decisions from now on.

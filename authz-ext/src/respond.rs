@@ -104,7 +104,7 @@ pub fn denied_headers(answer: &Answer, status: u16) -> Vec<(&str, &str)> {
 #[must_use]
 pub fn debug_headers(decision: &Decision) -> Vec<(&'static str, &str)> {
     let mut headers = vec![
-        (DECISION, verdict(decision.decision)),
+        (DECISION, decision.decision.as_str()),
         (REASON, decision.reason.as_str()),
     ];
     if let Some(policy) = decision.policies.first() {
@@ -228,13 +228,6 @@ fn appended(name: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Allow => "allow",
-        Verdict::Deny => "deny",
-    }
-}
-
 /// One field, `portcullis`, that holds the whole decision in the shape of its JSON. Envoy files it
 /// under `envoy.filters.http.ext_authz` (or `.network.ext_authz`).
 fn dynamic_metadata(decision: &Decision) -> Struct {
@@ -249,7 +242,7 @@ fn dynamic_metadata(decision: &Decision) -> Struct {
         snapshot,
     } = decision;
     let fields = structure([
-        ("decision", text(verdict(*answer))),
+        ("decision", text(answer.as_str())),
         ("reason", text(reason.as_str())),
         ("policies", texts(policies)),
         ("audit", texts(audit)),
@@ -270,7 +263,7 @@ fn trial(dry_run: &DryRun) -> Value {
         shadow,
     } = dry_run;
     structure([
-        ("decision", text(verdict(*decision))),
+        ("decision", text(decision.as_str())),
         ("reason", text(reason.as_str())),
         ("policies", texts(policies)),
         (

@@ -21,6 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::incoming::Incoming;
 use crate::live::Live;
 use crate::observe::Observer;
+use crate::observe::metrics::Sources;
 use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
 use crate::service::{AuthorizationService, SERVICE_NAME};
 use crate::{custom, facts, http, management, observe, respond, token};
@@ -202,6 +203,11 @@ impl Server {
         if let (Some(providers), Some(snapshot)) = (&providers, live.snapshot()) {
             providers.refuse_loops(&snapshot).await?;
         }
+        let observer = Observer::default();
+        observer.watch(Sources {
+            reload: status.clone(),
+            keys: tokens.as_ref().map(|t| t.verifier.keys().clone()),
+        });
         Ok(Self {
             listeners,
             live,
@@ -211,7 +217,7 @@ impl Server {
             drain,
             tokens,
             providers,
-            observer: Observer::default(),
+            observer,
             management,
         })
     }

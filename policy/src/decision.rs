@@ -12,6 +12,20 @@ pub enum Verdict {
     Deny,
 }
 
+impl Verdict {
+    /// Both, the allow first.
+    pub const ALL: [Self; 2] = [Self::Allow, Self::Deny];
+
+    /// The word used in JSON, metadata, metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// Why: a closed set, also used as metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -70,6 +84,34 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of the variants.
+    pub const ALL: [Self; 24] = [
+        Self::AllowedBy,
+        Self::NoAllowPolicy,
+        Self::CustomAllowed,
+        Self::DeniedBy,
+        Self::NoAllowMatched,
+        Self::MtlsRequired,
+        Self::CustomDenied,
+        Self::CustomProviderUnavailable,
+        Self::TokenInvalid,
+        Self::TokenUnverified,
+        Self::TokenMissing,
+        Self::IdentityRevoked,
+        Self::NoSnapshot,
+        Self::UnknownDestination,
+        Self::DestinationAmbiguous,
+        Self::RemoteAddressUnknown,
+        Self::AmbiguousIdentity,
+        Self::IdentityExpired,
+        Self::UntrustedIdentitySource,
+        Self::InvalidRequest,
+        Self::InvalidResource,
+        Self::EvaluationError,
+        Self::Overloaded,
+        Self::Deadline,
+    ];
+
     /// The word used in JSON, metadata, metrics and logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -193,5 +235,18 @@ impl Decision {
     #[must_use]
     pub fn is_allow(&self) -> bool {
         self.decision == Verdict::Allow
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_listed_at_its_place() {
+        for (place, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+        assert_eq!(Reason::Deadline as usize + 1, Reason::ALL.len(), "the last");
     }
 }

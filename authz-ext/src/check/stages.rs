@@ -16,6 +16,7 @@ use portcullis_policy::snapshot::Snapshot;
 
 use super::{Answer, Denied, HeaderChange};
 use crate::custom::{self, Allowed, Providers};
+use crate::observe::Observer;
 use crate::token::svid::{Svid, Svids};
 use crate::token::{self, Outcome, TokenError, Verifier};
 
@@ -37,6 +38,7 @@ pub struct Stages {
 /// Decides `request`, which nobody has looked at. It is left as the last stage saw it.
 pub(super) async fn answer(
     stages: &Stages,
+    observer: &Observer,
     snapshot: &Arc<Snapshot>,
     request: &mut Request,
 ) -> Answer {
@@ -69,7 +71,7 @@ pub(super) async fn answer(
     let asked = stages.tokens.is_some() || stages.providers.is_some();
     let mut allowed = Allowed::default();
     if asked {
-        match ask(stages, snapshot, request, &mut changes).await {
+        match ask(stages, observer, snapshot, request, &mut changes).await {
             Ok(given) => allowed = given,
             Err(answer) => return *answer,
         }
@@ -209,6 +211,7 @@ fn strictest(snapshot: &Arc<Snapshot>, enforced: &[Request], proposed: &[Request
 /// beside changes to headers. `Err` is the answer to the request.
 async fn ask(
     stages: &Stages,
+    observer: &Observer,
     snapshot: &Arc<Snapshot>,
     request: &mut Request,
     changes: &mut Vec<HeaderChange>,
@@ -238,7 +241,9 @@ async fn ask(
             break;
         };
         let name = next.provider.to_string();
-        match providers.ask(provider(snapshot, &name), request).await {
+        let verdict = providers.ask(provider(snapshot, &name), request).await;
+        observer.metrics().custom(&name, verdict.kind());
+        match verdict {
             custom::Verdict::Allowed(allowed) => {
                 allowed.apply(request, changes);
                 gathered.response_headers.extend(allowed.response_headers);

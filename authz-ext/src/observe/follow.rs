@@ -126,14 +126,12 @@ impl Followers {
     }
 
     /// How many follow.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         let list = self.read();
         list.iter().filter(|q| !q.sender.is_closed()).count()
     }
 
     /// Events that were lost to followers that did not keep up.
-    #[cfg(test)]
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }

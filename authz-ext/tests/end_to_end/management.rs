@@ -146,3 +146,42 @@ async fn a_request_that_cannot_be_read_is_told_with_its_error() {
     assert!(!event["error"].as_str().unwrap().is_empty());
     running.stop().await;
 }
+
+#[tokio::test]
+async fn metrics_tell_what_was_decided_and_by_which_snapshot() {
+    let (folder, mut running) = server().await;
+    let mut client = running.client().await;
+    assert_eq!(ask(&mut client, "/ok").await, "allowed_by");
+    assert_eq!(ask(&mut client, "/no").await, "no_allow_matched");
+    std::fs::write(folder.path().join("p.yaml"), "kind: [").unwrap();
+    let status = running
+        .until("a refusal", |status| status.last_error.is_some())
+        .await;
+    let mut text = String::new();
+    // What is asked for here is answered with the same text, whichever way it is asked.
+    for _ in 0..2 {
+        let answer = Answer::to(&running, "/metrics").await;
+        assert_eq!(answer.status, "200");
+        text = answer.rest().await;
+    }
+    let revision = status.revision.unwrap();
+    for line in [
+        r#"decisions_total{decision="allow",reason="allowed_by"} 1"#,
+        r#"decisions_total{decision="deny",reason="no_allow_matched"} 1"#,
+        r#"decisions_total{decision="deny",reason="overloaded"} 0"#,
+        "decision_duration_seconds_count 2",
+        &format!(r#"snapshot_info{{revision="{revision}"}} 1.0"#),
+        "snapshot_policies 1.0",
+        r#"reloads_total{result="success"} 1"#,
+        r#"reloads_total{result="failure"} 1"#,
+        "reload_failing 1.0",
+        "followers 0.0",
+    ] {
+        let whole = format!("portcullis_authz_{line}\n");
+        assert!(text.contains(&whole), "`{line}` in\n{text}");
+    }
+    for word in ["/ok", "/no", "a.foo", "10.0.0.9"] {
+        assert!(!text.contains(word), "`{word}` comes from a request");
+    }
+    running.stop().await;
+}

@@ -123,3 +123,36 @@ fn every_key_of_the_configuration_is_documented() {
         )
         .is(0, "   1  ALLOW  allowed_by foo/readers#rule[0]  GET web.foo/public/a from 10.0.0.9 to 10.0.0.1:8080\n", "");
 }
+
+#[test]
+fn every_metric_is_documented() {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         What `/metrics` of the [management listener](configuration.md) shows, in the OpenMetrics text format, which \
+         Prometheus reads as it is. Values of labels are words of this page, or names from the configuration and the \
+         manifests: never values of a request.\n\n\
+         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for metric in portcullis_authz::observe::metrics::TABLE {
+        let labels = metric.labels.iter();
+        let labels: Vec<String> = labels
+            .map(|(name, values)| format!("`{name}`: {values}"))
+            .collect();
+        let labels = match labels.as_slice() {
+            [] => "-".to_owned(),
+            labels => labels.join("<br>"),
+        };
+        let kind = metric.kind.as_str();
+        page.push_str(&format!(
+            "| `{}` | {kind} | {labels} | {} |\n",
+            metric.full_name(),
+            metric.meaning
+        ));
+    }
+    page.push_str("\n## Reasons\n\n| reason | decision |\n|---|---|\n");
+    for reason in portcullis_policy::decision::Reason::ALL {
+        let (reason, verdict) = (reason.as_str(), reason.verdict().as_str());
+        page.push_str(&format!("| `{reason}` | {verdict} |\n"));
+    }
+    check("metrics.md", &page);
+}

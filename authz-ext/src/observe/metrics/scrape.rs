@@ -1,0 +1,283 @@
+//! The metrics as text, in the OpenMetrics format that Prometheus reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use portcullis_policy::decision::{Reason, Verdict};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use super::table::{Definition, Kind, PREFIX, TABLE};
+use super::{Custom, Named};
+use crate::observe::Inner;
+use crate::reload::ReloadStatus;
+use crate::token::keys::{Keys, SourceStatus};
+
+/// Where state comes from that is not counted here.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Reload.
+    pub reload: watch::Receiver<ReloadStatus>,
+    /// Keys of token issuers; `None` where nobody verifies tokens.
+    pub keys: Option<Keys>,
+}
+
+/// The text for one scrape.
+pub(in crate::observe) fn text(inner: &Arc<Inner>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape {
+        inner: Arc::clone(inner),
+    }));
+    let mut text = String::new();
+    // Only a writer fails, and a string does not.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+#[derive(Debug)]
+struct Scrape {
+    inner: Arc<Inner>,
+}
+
+/// The values of one metric's labels, in the order of its definition.
+type Values = Vec<String>;
+
+/// The samples of one metric.
+enum Samples {
+    Counters(Vec<(Values, u64)>),
+    Gauges(Vec<(Values, f64)>),
+    Latency,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let state = State::of(&self.inner);
+        for definition in TABLE {
+            self.metric(&mut encoder, definition, &state)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scrape {
+    fn metric(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        definition: &Definition,
+        state: &State,
+    ) -> Result<(), fmt::Error> {
+        let kind = match definition.kind {
+            Kind::Counter => MetricType::Counter,
+            Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
+        };
+        let name = format!("{PREFIX}{}", definition.name);
+        let mut metric = encoder.encode_descriptor(&name, definition.meaning, None, kind)?;
+        let labels = |values: Values| -> Vec<(&'static str, String)> {
+            let names = definition.labels.iter().map(|(name, _)| *name);
+            names.zip(values).collect()
+        };
+        let bare = definition.labels.is_empty();
+        match self.samples(definition.name, state) {
+            Samples::Latency => {
+                let seen = self.inner.metrics.latency.observed();
+                metric.encode_histogram::<NoLabelSet>(seen.sum, seen.count, &seen.buckets, None)
+            }
+            Samples::Counters(samples) => samples.into_iter().try_for_each(|(values, value)| {
+                let labels = labels(values);
+                if bare {
+                    return metric.encode_counter::<NoLabelSet, _, u64>(&value, None);
+                }
+                let mut metric = metric.encode_family(&labels)?;
+                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+            }),
+            Samples::Gauges(samples) => samples.into_iter().try_for_each(|(values, value)| {
+                let labels = labels(values);
+                if bare {
+                    return metric.encode_gauge(&value);
+                }
+                metric.encode_family(&labels)?.encode_gauge(&value)
+            }),
+        }
+    }
+
+    fn samples(&self, name: &str, state: &State) -> Samples {
+        let metrics = &self.inner.metrics;
+        match name {
+            "decisions" => {
+                let counters = Reason::ALL.into_iter().zip(&metrics.decisions);
+                let sample = |(reason, counter): (Reason, &AtomicU64)| {
+                    (
+                        words([reason.verdict().as_str(), reason.as_str()]),
+                        load(counter),
+                    )
+                };
+                Samples::Counters(counters.map(sample).collect())
+            }
+            "decision_duration_seconds" => Samples::Latency,
+            "dry_run_decisions" => Samples::Counters(pairs(&metrics.dry_run).collect()),
+            "dry_run_policy_decisions" => Samples::Counters(named(&metrics.trials, |pairs_of| {
+                pairs(pairs_of).filter(|(_, value)| *value > 0).collect()
+            })),
+            "custom_answers" => Samples::Counters(named(&metrics.custom, |answers| {
+                let answers = Custom::ALL.into_iter().zip(answers);
+                let sample = |(answer, counter): (Custom, &AtomicU64)| {
+                    (words([answer.as_str()]), load(counter))
+                };
+                answers.map(sample).collect()
+            })),
+            "snapshot_info" => {
+                let revision = state.reload.revision.clone();
+                Samples::Gauges(revision.map(|r| (vec![r], 1.0)).into_iter().collect())
+            }
+            "snapshot_policies" => one(state.reload.policies as f64),
+            "snapshot_age_seconds" => {
+                let age = state.reload.since.map(|since| (Values::new(), age(since)));
+                Samples::Gauges(age.into_iter().collect())
+            }
+            "reloads" => Samples::Counters(vec![
+                (words(["success"]), state.reload.succeeded),
+                (words(["failure"]), state.reload.failed),
+            ]),
+            "reload_failing" => one(f64::from(u8::from(state.reload.last_error.is_some()))),
+            "jwks_keys" => {
+                let keys = state.keys.iter();
+                Samples::Gauges(keys.map(|(o, s)| (words([o]), s.keys as f64)).collect())
+            }
+            "jwks_age_seconds" => {
+                let fetched = |(origin, status): (&String, &SourceStatus)| {
+                    Some((words([origin]), age(status.fetched?)))
+                };
+                Samples::Gauges(state.keys.iter().filter_map(fetched).collect())
+            }
+            "jwks_fetches" => {
+                let fetches = |(origin, status): (&String, &SourceStatus)| {
+                    [
+                        (words([origin, "success"]), status.succeeded),
+                        (words([origin, "failure"]), status.failed),
+                    ]
+                };
+                Samples::Counters(state.keys.iter().flat_map(fetches).collect())
+            }
+            "followers" => one(self.inner.followers.len() as f64),
+            "follower_events_lost" => {
+                Samples::Counters(vec![(Values::new(), self.inner.followers.lost())])
+            }
+            "build_info" => Samples::Gauges(vec![(words([env!("CARGO_PKG_VERSION")]), 1.0)]),
+            _ => Samples::Gauges(Vec::new()),
+        }
+    }
+}
+
+/// What others know, read once for each scrape.
+struct State {
+    reload: ReloadStatus,
+    keys: BTreeMap<String, SourceStatus>,
+}
+
+impl State {
+    fn of(inner: &Inner) -> Self {
+        let sources = inner.sources.get();
+        let keys = sources.and_then(|sources| sources.keys.as_ref());
+        let mut by_origin: BTreeMap<String, SourceStatus> = BTreeMap::new();
+        for status in keys.map(Keys::status).unwrap_or_default() {
+            // Inline sets share a name, and so may addresses that differ in their query.
+            let origin = public(&status.origin).to_owned();
+            match by_origin.get_mut(&origin) {
+                None => {
+                    by_origin.insert(origin, status);
+                }
+                Some(sum) => {
+                    sum.keys += status.keys;
+                    sum.succeeded += status.succeeded;
+                    sum.failed += status.failed;
+                    sum.fetched = sum.fetched.min(status.fetched);
+                }
+            }
+        }
+        Self {
+            reload: sources
+                .map(|sources| sources.reload.borrow().clone())
+                .unwrap_or_default(),
+            keys: by_origin,
+        }
+    }
+}
+
+/// An address without what may be secret: query, fragment, user and password.
+fn public(origin: &str) -> &str {
+    let origin = origin.split(['?', '#']).next().unwrap_or_default();
+    let authority = origin.find("://").map_or(0, |at| at + 3);
+    let rest = origin.get(authority..).unwrap_or_default();
+    let host = rest.split('/').next().unwrap_or_default();
+    match host.rfind('@') {
+        Some(at) => rest.get(at + 1..).unwrap_or_default(),
+        None => origin,
+    }
+}
+
+fn words<const N: usize>(values: [&str; N]) -> Values {
+    values.map(str::to_owned).into()
+}
+
+fn one(value: f64) -> Samples {
+    Samples::Gauges(vec![(Values::new(), value)])
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn age(since: SystemTime) -> f64 {
+    since.elapsed().unwrap_or_default().as_secs_f64()
+}
+
+fn pairs(pairs: &super::Pairs) -> impl Iterator<Item = (Values, u64)> + '_ {
+    let all = Verdict::ALL.into_iter();
+    let all = all.flat_map(|enforced| Verdict::ALL.map(|tried| (enforced, tried)));
+    all.map(|(enforced, tried)| {
+        let value = pairs.at(enforced, tried).map_or(0, load);
+        (words([enforced.as_str(), tried.as_str()]), value)
+    })
+}
+
+/// The samples of each name, the name before the other labels.
+fn named<T>(all: &Named<T>, samples: impl Fn(&T) -> Vec<(Values, u64)>) -> Vec<(Values, u64)> {
+    let all = all.0.read().unwrap_or_else(PoisonError::into_inner);
+    let each = all.iter().flat_map(|(name, counters)| {
+        let of_name = samples(counters).into_iter();
+        of_name.map(|(mut values, value)| {
+            values.insert(0, name.clone());
+            (values, value)
+        })
+    });
+    each.collect()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::public;
+
+    #[test]
+    fn nothing_secret_of_an_address_is_shown() {
+        for (origin, shown) in [
+            ("inline", "inline"),
+            ("https://a.example/jwks", "https://a.example/jwks"),
+            (
+                "https://a.example/jwks?key=hush#x",
+                "https://a.example/jwks",
+            ),
+            ("https://u:hush@a.example/@b", "a.example/@b"),
+            ("issuer@example.org", "example.org"),
+            ("", ""),
+        ] {
+            assert_eq!(public(origin), shown);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Every metric: what `/metrics` shows is here, and the reference documents it.
+
+/// Stands before every name.
+pub const PREFIX: &str = "portcullis_authz_";
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; shown with `_total`.
+    Counter,
+    /// A value of now.
+    Gauge,
+    /// Shown as `_bucket`, `_sum` and `_count`.
+    Histogram,
+}
+
+impl Kind {
+    /// Prometheus' word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// Name without [`PREFIX`] and without a counter's `_total`.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its labels, each with the values that it can have.
+    pub labels: &'static [(&'static str, &'static str)],
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+impl Definition {
+    /// The name as queries write it; of a histogram, without a suffix.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        let total = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        format!("{PREFIX}{}{total}", self.name)
+    }
+}
+
+const VERDICTS: &str = "`allow`, `deny`";
+const DECISION: (&str, &str) = ("decision", VERDICTS);
+const DRY_RUN: (&str, &str) = ("dry_run", VERDICTS);
+const ORIGIN: (&str, &str) = (
+    "origin",
+    "address of the key set or the issuer, without a query; `inline`",
+);
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [(&'static str, &'static str)],
+    meaning: &'static str,
+) -> Definition {
+    Definition {
+        name,
+        kind,
+        labels,
+        meaning,
+    }
+}
+
+/// The metrics, in the order in which they are shown.
+pub const TABLE: &[Definition] = &[
+    metric(
+        "decisions",
+        Kind::Counter,
+        &[DECISION, ("reason", "the reasons of a decision")],
+        "Decisions, by verdict and reason",
+    ),
+    metric(
+        "decision_duration_seconds",
+        Kind::Histogram,
+        &[],
+        "Time from a check's arrival to its answer",
+    ),
+    metric(
+        "dry_run_decisions",
+        Kind::Counter,
+        &[DECISION, DRY_RUN],
+        "Decisions with policies on trial, by the verdict in force and the verdict that would have been",
+    ),
+    metric(
+        "dry_run_policy_decisions",
+        Kind::Counter,
+        &[
+            ("policy", "`namespace/name` of a policy"),
+            DECISION,
+            DRY_RUN,
+        ],
+        "The same by policy: those that tell the verdict on trial, and those on trial that matched",
+    ),
+    metric(
+        "custom_answers",
+        Kind::Counter,
+        &[
+            ("provider", "name of an extensionProvider"),
+            (
+                "result",
+                "`allowed`, `denied`, `failed_open`, `unavailable`",
+            ),
+        ],
+        "Answers of CUSTOM providers that this service asked",
+    ),
+    metric(
+        "snapshot_info",
+        Kind::Gauge,
+        &[("revision", "revision of the snapshot")],
+        "1 for the snapshot in force; absent before the first",
+    ),
+    metric("snapshot_policies", Kind::Gauge, &[], "Policies in force"),
+    metric(
+        "snapshot_age_seconds",
+        Kind::Gauge,
+        &[],
+        "Time since the snapshot in force was published",
+    ),
+    metric(
+        "reloads",
+        Kind::Counter,
+        &[("result", "`success`, `failure`")],
+        "Attempts to load the policies",
+    ),
+    metric(
+        "reload_failing",
+        Kind::Gauge,
+        &[],
+        "1 while the last attempt is a failure: the last good snapshot stays in force",
+    ),
+    metric(
+        "jwks_keys",
+        Kind::Gauge,
+        &[ORIGIN],
+        "Keys of token issuers that can be used now",
+    ),
+    metric(
+        "jwks_age_seconds",
+        Kind::Gauge,
+        &[ORIGIN],
+        "Time since the keys were fetched; absent before the first success and for inline keys",
+    ),
+    metric(
+        "jwks_fetches",
+        Kind::Counter,
+        &[ORIGIN, ("result", "`success`, `failure`")],
+        "Fetches of key sets",
+    ),
+    metric("followers", Kind::Gauge, &[], "Who follows decisions now"),
+    metric(
+        "follower_events_lost",
+        Kind::Counter,
+        &[],
+        "Decisions that came faster than a follower took them",
+    ),
+    metric(
+        "build_info",
+        Kind::Gauge,
+        &[("version", "version of Portcullis")],
+        "Always 1",
+    ),
+];
