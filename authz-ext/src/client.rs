@@ -55,6 +55,15 @@ impl Client {
         })
     }
 
+    /// Asks over a channel that was made elsewhere, which is called `endpoint` in errors.
+    #[must_use]
+    pub fn over(endpoint: &Endpoint, channel: Channel) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            inner: AuthorizationClient::new(channel),
+        }
+    }
+
     /// Asks once. `request` may carry gRPC metadata.
     ///
     /// # Errors
@@ -96,6 +105,8 @@ pub async fn channel(endpoint: &Endpoint) -> Result<Channel, tonic::transport::E
     let uri = match endpoint {
         Endpoint::Tcp(address) => format!("http://{address}"),
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
+        // Its address is the service manager's to know; as a URI it is an error.
+        Endpoint::Activated(_) => endpoint.to_string(),
     };
     tonic::transport::Endpoint::from_shared(uri)?
         .connect_timeout(PATIENCE)

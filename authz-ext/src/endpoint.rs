@@ -12,12 +12,14 @@ pub enum Endpoint {
     Tcp(SocketAddr),
     /// `unix:/run/portcullis/authz.sock`, or just the absolute path.
     Unix(PathBuf),
+    /// `systemd:NAME`: the socket that a service manager hands over under this name.
+    Activated(String),
 }
 
 /// Text that is no [`Endpoint`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not an address to listen on: write `127.0.0.1:9191`, `[::1]:9191` or `unix:/path/to.sock`"
+    "`{0}` is not an address to listen on: write `127.0.0.1:9191`, `[::1]:9191`, `unix:/path/to.sock` or `systemd:NAME`"
 )]
 pub struct NotAnEndpoint(String);
 
@@ -25,6 +27,14 @@ impl FromStr for Endpoint {
     type Err = NotAnEndpoint;
 
     fn from_str(text: &str) -> Result<Self, NotAnEndpoint> {
+        if let Some(name) = text.strip_prefix("systemd:") {
+            // What systemd takes for `FileDescriptorName=`.
+            let plain = name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+            return match !name.is_empty() && name.len() <= 255 && plain {
+                true => Ok(Self::Activated(name.to_owned())),
+                false => Err(NotAnEndpoint(text.to_owned())),
+            };
+        }
         let path = text
             .strip_prefix("unix://")
             .or_else(|| text.strip_prefix("unix:"))
@@ -45,6 +55,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Activated(name) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -60,6 +71,7 @@ mod tests {
             "[::1]:0",
             "unix:/run/a.sock",
             "unix:relative.sock",
+            "systemd:authz",
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
@@ -79,6 +91,8 @@ mod tests {
             "unix:",
             "/",
             "127.0.0.1:99999",
+            "systemd:",
+            "systemd:a:b",
         ] {
             let error = text.parse::<Endpoint>().unwrap_err().to_string();
             assert!(

@@ -10,7 +10,7 @@
 //! every few seconds. Both only say "look": what counts is whether the files differ.
 
 mod fingerprint;
-mod notice;
+pub(crate) mod notice;
 
 use std::path::PathBuf;
 use std::sync::Arc;

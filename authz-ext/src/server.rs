@@ -6,25 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_policy::settings::{CustomProvider, Settings};
-use portcullis_policy::snapshot::Snapshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
 use tonic::transport::Server as GrpcServer;
 use tonic::transport::server::Router;
-use tonic_health::ServingStatus;
-use tonic_health::server::HealthReporter;
 
 use crate::check::{Checker, Stages};
 use crate::custom::Providers;
 use crate::descriptor::FILE_DESCRIPTOR_SET;
 use crate::endpoint::Endpoint;
-use crate::incoming::Incoming;
+use crate::health::{self, Readiness};
+use crate::incoming::{Incoming, Prompt};
+use crate::limits::{Counters, Limits, Load};
 use crate::live::Live;
 use crate::observe::Observer;
 use crate::observe::metrics::Sources;
 use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
-use crate::service::{AuthorizationService, SERVICE_NAME};
-use crate::{custom, facts, http, management, observe, respond, token};
+use crate::service::AuthorizationService;
+use crate::{custom, facts, http, management, observe, respond, tls, token};
 
 /// Permissions of the management listener's unix socket.
 const MANAGEMENT_MODE: u32 = 0o660;
@@ -44,6 +44,8 @@ pub struct ServeOptions {
     pub reload: reload::Options,
     /// Longest time that open requests get at shutdown.
     pub drain: Duration,
+    /// What is taken on at once.
+    pub limits: Limits,
     /// How tokens are verified, for listeners that do.
     pub tokens: token::Settings,
     /// What is told of decisions, and to whom.
@@ -59,13 +61,15 @@ pub struct ListenerOptions {
     pub endpoint: Endpoint,
     /// Permissions of a unix socket.
     pub socket_mode: u32,
+    /// TLS; `None` for none.
+    pub tls: Option<tls::Options>,
     /// What it speaks, and what it knows about every request.
     pub protocol: Protocol,
     /// Who verifies tokens.
     pub tokens: TokensBy,
     /// What its answers say beside the verdict.
     pub respond: respond::Options,
-    /// Longest message, in bytes; a longer one is refused with `OUT_OF_RANGE`, unread.
+    /// Longest message, in bytes; a longer one is denied as `overloaded`, unread.
     pub max_message_bytes: usize,
 }
 
@@ -88,6 +92,16 @@ pub enum Protocol {
     Http(Box<http::Options>),
 }
 
+impl Protocol {
+    /// What it is called in a TLS handshake.
+    fn alpn(&self) -> &'static [u8] {
+        match self {
+            Self::Grpc(_) => b"h2",
+            Self::Http(_) => b"http/1.1",
+        }
+    }
+}
+
 impl ListenerOptions {
     /// A gRPC listener at `endpoint` with ordinary options.
     #[must_use]
@@ -96,6 +110,7 @@ impl ListenerOptions {
             name: name.into(),
             endpoint,
             socket_mode: 0o660,
+            tls: None,
             protocol: Protocol::Grpc(facts::Options::default()),
             tokens: TokensBy::Proxy,
             respond: respond::Options::default(),
@@ -118,6 +133,14 @@ pub enum ServeError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A listener's TLS cannot be set up.
+    #[error("no TLS on `{endpoint}`: {source}")]
+    Tls {
+        /// Which listener.
+        endpoint: Endpoint,
+        /// Why.
+        source: tls::Error,
+    },
     /// The descriptor set does not serve reflection.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -139,6 +162,10 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(Incoming, ListenerOptions)>,
+    certificates: Vec<tls::Follower>,
+    readiness: Readiness,
+    stopping: watch::Sender<bool>,
+    load: Load,
     live: Live,
     reloader: Reloader,
     status: watch::Receiver<ReloadStatus>,
@@ -164,9 +191,11 @@ impl Server {
             settings,
             reload,
             drain,
+            limits,
             tokens,
             observe,
         } = options;
+        let load = Load::new(limits);
         if wanted.is_empty() {
             return Err(ServeError::NoListener);
         }
@@ -182,19 +211,32 @@ impl Server {
         let status = reloader.status();
         let reloader = reloader.load_aside().await;
         let mut listeners = Vec::with_capacity(wanted.len());
+        let mut certificates = Vec::new();
+        let mut materials = Vec::new();
         for listener in wanted {
-            let incoming = bind(&listener.endpoint, listener.socket_mode).await?;
+            let endpoint = &listener.endpoint;
+            let mut incoming = bind(endpoint, listener.socket_mode, &load).await?;
+            if let Some(options) = &listener.tls {
+                let started = tls::Follower::start(options, listener.protocol.alpn(), &load);
+                let (follower, material) = started.map_err(|source| ServeError::Tls {
+                    endpoint: endpoint.clone(),
+                    source,
+                })?;
+                certificates.push(follower);
+                materials.push((listener.name.clone(), material.clone()));
+                incoming = incoming.with_tls(material);
+            }
             listeners.push((incoming, listener));
         }
         let management = match &observe.management {
-            Some(endpoint) => Some(bind(endpoint, MANAGEMENT_MODE).await?),
+            Some(endpoint) => Some(bind(endpoint, MANAGEMENT_MODE, &Load::default()).await?),
             None => None,
         };
         let own = listeners
             .iter()
             .filter_map(|(incoming, _)| match incoming.endpoint() {
                 Endpoint::Tcp(address) => Some(*address),
-                Endpoint::Unix(_) => None,
+                Endpoint::Unix(_) | Endpoint::Activated(_) => None,
             });
         let providers = match asks {
             true => Some(Providers::new(own.collect()).map_err(ServeError::Providers)?),
@@ -208,8 +250,18 @@ impl Server {
             reload: status.clone(),
             keys: tokens.as_ref().map(|t| t.verifier.keys().clone()),
         });
+        let stopping = watch::Sender::new(false);
         Ok(Self {
+            readiness: Readiness {
+                published: live.subscribe(),
+                status: status.clone(),
+                certificates: materials,
+                stopping: stopping.subscribe(),
+            },
+            stopping,
             listeners,
+            certificates,
+            load,
             live,
             reloader,
             status,
@@ -248,6 +300,18 @@ impl Server {
         &self.observer
     }
 
+    /// Whether the server can be asked, and why not.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// What is going on, in numbers.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(self.load.counters())
+    }
+
     /// The holder of the snapshot in force.
     #[must_use]
     pub fn live(&self) -> Live {
@@ -267,9 +331,7 @@ impl Server {
     /// [`ServeError`] when a listener ends by itself; the others are then ended, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        let mut published = self.live.subscribe();
-        let serving = published.borrow_and_update().is_some();
-        set_health(&health, serving).await;
+        health::report(&health, self.readiness.is_ready()).await;
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         for (incoming, options) in self.listeners {
@@ -288,14 +350,18 @@ impl Server {
             let mut stopped = stop.subscribe();
             match options.protocol.clone() {
                 Protocol::Http(http) => {
+                    let load = self.load.clone();
                     tasks.spawn(async move {
-                        http::serve(incoming, checker, *http, options.respond, stopped).await;
+                        http::serve(incoming, checker, *http, options.respond, load, stopped).await;
                         (options.name, Ok(()))
                     });
                 }
                 Protocol::Grpc(facts) => {
-                    let router =
-                        router(checker, facts, &options)?.add_service(health_service.clone());
+                    let router = router(checker, facts, &options, &self.load)?
+                        .add_service(health_service.clone());
+                    let patience = self.load.limits().header_timeout;
+                    let incoming =
+                        incoming.map(move |accepted| accepted.map(|c| Prompt::new(c, patience)));
                     tasks.spawn(async move {
                         let stopped = async move {
                             // An error means that the sender is gone, which is a stop, too.
@@ -312,23 +378,28 @@ impl Server {
         if let Some(incoming) = self.management {
             tracing::info!(endpoint = %incoming.endpoint(), "listening for operators");
             let routes = management::routes(self.observer.clone(), drained.subscribe());
+            let routes = routes.merge(health::routes(self.readiness.clone()));
             managing.spawn(management::serve(incoming, routes, drained.subscribe()));
         }
         let mut aside = JoinSet::new();
         aside.spawn(self.reloader.watch(self.reload));
+        for certificate in self.certificates {
+            aside.spawn(certificate.run(self.reload));
+        }
         if let Some(tokens) = self.tokens {
             tokens.run(&self.live, &mut aside);
         }
-        aside.spawn(follow_health(health.clone(), published, serving));
+        aside.spawn(self.readiness.follow(health.clone()));
 
         tokio::pin!(shutdown);
         let ended = tokio::select! {
             () = &mut shutdown => None,
             ended = tasks.join_next() => Some(words(ended)),
         };
+        self.stopping.send_replace(true);
         // Whoever balances load sends nothing more; then no new connection, then the open ones.
         aside.shutdown().await;
-        set_health(&health, false).await;
+        health::report(&health, false).await;
         stop.send_replace(true);
         let answered = async { while tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(self.drain, answered).await.is_err() {
@@ -357,8 +428,8 @@ pub async fn serve(
     Server::start(options).await?.run(shutdown).await
 }
 
-async fn bind(endpoint: &Endpoint, socket_mode: u32) -> Result<Incoming, ServeError> {
-    let bound = Incoming::bind(endpoint, socket_mode).await;
+async fn bind(endpoint: &Endpoint, socket_mode: u32, load: &Load) -> Result<Incoming, ServeError> {
+    let bound = Incoming::bind(endpoint, socket_mode, load).await;
     bound.map_err(|source| ServeError::Bind {
         endpoint: endpoint.clone(),
         source,
@@ -369,6 +440,7 @@ fn router(
     checker: Checker,
     facts: facts::Options,
     options: &ListenerOptions,
+    load: &Load,
 ) -> Result<Router, ServeError> {
     // Both are asked for: grpcurl and others still speak v1alpha first.
     let reflection = || {
@@ -381,42 +453,19 @@ fn router(
         facts,
         options.respond.clone(),
         options.max_message_bytes,
+        load.clone(),
     );
+    // What is a little over is answered by the service, in ext_authz's own terms; the rest by HTTP/2.
+    let header_bytes = load.limits().header_bytes.saturating_mul(4);
     Ok(GrpcServer::builder()
         // A proxy that vanished without a word must not hold its connection for ever.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(1024)
+        .http2_max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
         .add_service(authorization)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?))
-}
-
-/// Tells the health service when the first snapshot arrives; watchers hear of changes only.
-async fn follow_health(
-    health: HealthReporter,
-    mut published: watch::Receiver<Option<Arc<Snapshot>>>,
-    mut serving: bool,
-) {
-    while published.changed().await.is_ok() {
-        let now = published.borrow_and_update().is_some();
-        if now != serving {
-            serving = now;
-            set_health(&health, serving).await;
-        }
-    }
-}
-
-async fn set_health(health: &HealthReporter, serving: bool) {
-    let status = if serving {
-        ServingStatus::Serving
-    } else {
-        ServingStatus::NotServing
-    };
-    // The empty name is the server as a whole.
-    for name in ["", SERVICE_NAME] {
-        health.set_service_status(name, status).await;
-    }
 }
 
 type Served = (String, Result<(), tonic::transport::Error>);

@@ -1,24 +1,33 @@
 //! `envoy.service.auth.v3.Authorization`: Check.
 //!
 //! Every request gets an answer in ext_authz's own terms. A message that is no `CheckRequest` is
-//! denied as `invalid_request`; a gRPC error would instead be subject to the proxy's failure mode.
+//! denied as `invalid_request`, one over a limit as `overloaded`; a gRPC error would instead be subject to
+//! the proxy's failure mode.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
+use http_body_util::Full;
 use portcullis_policy::decision::Reason;
 use prost::Message as _;
+use prost::bytes::Bytes;
+use tokio::time::Instant;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic::codegen::http::HeaderMap;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use crate::check::{Checker, Refusal};
+use crate::limits::{Limits, Load, Overrun};
 use crate::{decide, facts, respond};
+
+mod timeout;
 
 /// Full name of the gRPC service.
 pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
@@ -37,16 +46,19 @@ struct Inner {
     facts: facts::Options,
     respond: respond::Options,
     max_message_bytes: usize,
+    load: Load,
 }
 
 impl AuthorizationService {
-    /// A service that decides by `checker` and reads messages of at most `max_message_bytes`.
+    /// A service that decides by `checker`, within the limits of `load`, and reads messages of at most
+    /// `max_message_bytes`.
     #[must_use]
     pub fn new(
         checker: Checker,
         facts: facts::Options,
         respond: respond::Options,
         max_message_bytes: usize,
+        load: Load,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -54,6 +66,7 @@ impl AuthorizationService {
                 facts,
                 respond,
                 max_message_bytes,
+                load,
             }),
         }
     }
@@ -79,6 +92,85 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Reads and decides one check. The answer is always one in ext_authz's own terms.
+    async fn answer<B>(
+        self: Arc<Self>,
+        request: http::Request<B>,
+        received: Instant,
+    ) -> http::Response<tonic::body::Body>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        // For whoever hears of a denial that was not read.
+        let headers = HeaderMap::clone(request.headers());
+        let limits = self.load.limits();
+        let reason = if is_over(&headers, limits) {
+            self.load.over(Overrun::Overloaded).reason()
+        } else {
+            let client_timeout = timeout::of(&headers);
+            let limit = Some(self.max_message_bytes);
+            let mut grpc = Grpc::new(CheckCodec).apply_max_message_size_config(limit, None);
+            let check = grpc.unary(Check(Arc::clone(&self)), request);
+            match self.load.run(received, client_timeout, check).await {
+                Ok(response) => match refused(&response) {
+                    None => return response,
+                    Some(Code::OutOfRange | Code::ResourceExhausted) => {
+                        self.load.over(Overrun::Overloaded).reason()
+                    }
+                    Some(_) => Reason::InvalidRequest,
+                },
+                Err(overrun) => overrun.reason(),
+            }
+        };
+        let answer = self.checker.refuse(&headers, reason, received.into_std());
+        tracing::debug!(
+            listener = self.checker.listener(),
+            reason = reason.as_str(),
+            "a check was denied unread"
+        );
+        fixed(respond::respond(&answer, &self.respond)).await
+    }
+}
+
+/// More or longer headers than the limits say.
+fn is_over(headers: &HeaderMap, limits: &Limits) -> bool {
+    let octets = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    headers.len() > limits.headers || octets.sum::<usize>() > limits.header_bytes
+}
+
+/// Why the message was not read, where it was not: our method itself has no errors.
+fn refused(response: &http::Response<tonic::body::Body>) -> Option<Code> {
+    let status = response.headers().get("grpc-status")?;
+    match Code::from_bytes(status.as_bytes()) {
+        Code::Ok => None,
+        code => Some(code),
+    }
+}
+
+/// A response with this message, framed as any other.
+async fn fixed(response: CheckResponse) -> http::Response<tonic::body::Body> {
+    /// A message of no octets.
+    const EMPTY: &[u8] = &[0; 5];
+    let request = http::Request::new(Full::new(Bytes::from_static(EMPTY)));
+    Grpc::new(CheckCodec).unary(Fixed(response), request).await
+}
+
+/// Answers the same whatever it is asked.
+struct Fixed(CheckResponse);
+
+impl UnaryService<Received> for Fixed {
+    type Response = CheckResponse;
+    type Future = Ready<Result<Response<CheckResponse>, Status>>;
+
+    fn call(&mut self, _: Request<Received>) -> Self::Future {
+        ready(Ok(Response::new(std::mem::take(&mut self.0))))
+    }
+}
+
 impl NamedService for AuthorizationService {
     const NAME: &'static str = SERVICE_NAME;
 }
@@ -100,12 +192,8 @@ where
         if request.uri().path() != CHECK {
             return Box::pin(async { Ok(Status::unimplemented("unknown method").into_http()) });
         }
-        let inner = Arc::clone(&self.inner);
-        Box::pin(async move {
-            let limit = Some(inner.max_message_bytes);
-            let mut grpc = Grpc::new(CheckCodec).apply_max_message_size_config(limit, None);
-            Ok(grpc.unary(Check(inner), request).await)
-        })
+        let answer = Arc::clone(&self.inner).answer(request, Instant::now());
+        Box::pin(async move { Ok(answer.await) })
     }
 }
 

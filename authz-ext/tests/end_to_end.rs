@@ -13,9 +13,12 @@ mod end_to_end {
     mod custom;
     mod custom_http;
     mod custom_provider;
+    mod limits;
     mod management;
+    mod ready;
     mod reload;
     mod serve;
     pub mod support;
+    mod tls;
     pub mod tokens;
 }

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::limits::Limits;
 use portcullis_authz::respond::DeniedBody;
 use portcullis_authz::server::TokensBy;
-use portcullis_authz::token;
-use portcullis_authz::{http, observe as seen, reload};
+use portcullis_authz::{http, observe as seen, reload, tls, token};
 use portcullis_policy::document::{self, Mark, SourceText};
 use portcullis_policy::request::{PathForm, Target};
 use portcullis_policy::resource::MeshConfig;
@@ -45,6 +45,8 @@ pub struct Listener {
     pub endpoint: Endpoint,
     /// Permissions of a unix socket.
     pub socket_mode: u32,
+    /// `tls`.
+    pub tls: Option<tls::Options>,
     /// One of the HTTP dialects and what belongs to it; `None` is gRPC. Target, path form and limits
     /// in there are not read: they stand here and in [`Config`].
     pub http: Option<http::Options>,
@@ -67,6 +69,7 @@ impl Default for Listener {
         Self {
             endpoint: DEFAULT_ENDPOINT,
             socket_mode: 0o660,
+            tls: None,
             http: None,
             path: None,
             target: None,
@@ -105,6 +108,8 @@ pub struct Config {
     pub reload: reload::Options,
     /// `limits.message_bytes`.
     pub message_bytes: Option<usize>,
+    /// `limits`, what all listeners share.
+    pub limits: Limits,
     /// `limits.header_bytes`, `limits.header_timeout`, `limits.idle_timeout`.
     pub http_limits: http::Limits,
     /// `management`.

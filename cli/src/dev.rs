@@ -87,7 +87,7 @@ async fn serve(
         .endpoints()
         .find_map(|endpoint| match endpoint {
             Endpoint::Tcp(address) => Some(reachable(*address)),
-            Endpoint::Unix(_) => None,
+            Endpoint::Unix(_) | Endpoint::Activated(_) => None,
         })
         .context("the service has no address")?;
     let status = server.status();
@@ -177,6 +177,7 @@ fn options(address: SocketAddr, served: &Served) -> ServeOptions {
         },
         reload: reload::Options::default(),
         drain: Duration::from_secs(2),
+        limits: portcullis_authz::limits::Limits::default(),
         tokens: portcullis_authz::token::Settings::default(),
         observe: portcullis_authz::observe::Options::default(),
     }

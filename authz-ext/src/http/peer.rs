@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use portcullis_policy::request::Identity;
+use portcullis_policy::request::{Identity, IdentityKind};
 use portcullis_policy::text::Cidr;
 
 /// The peer of one connection: the proxy, or somebody who pretends to be.
@@ -34,7 +34,12 @@ impl TrustedPeer {
         match self {
             Self::Address(cidr) => peer.address.is_some_and(|address| cidr.contains(address)),
             Self::Uid(uid) => peer.uid == Some(*uid),
-            Self::SpiffeId(id) => peer.identities.iter().any(|identity| identity.value == *id),
+            Self::SpiffeId(id) => {
+                // By the standard, a certificate with two URI names is no SVID.
+                let is_uri = |identity: &&Identity| identity.kind == IdentityKind::Uri;
+                let mut uris = peer.identities.iter().filter(is_uri);
+                matches!((uris.next(), uris.next()), (Some(uri), None) if uri.value == *id)
+            }
         }
     }
 }
@@ -111,8 +116,6 @@ impl TrustList {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_policy::request::IdentityKind;
-
     use super::*;
 
     fn list(entries: &[&str]) -> TrustList {

@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tower::ServiceExt as _;
 
@@ -17,6 +18,7 @@ use super::peer::Peer;
 use super::{Options, answer, facts};
 use crate::check::Checker;
 use crate::incoming::{Connection, Incoming};
+use crate::limits::Load;
 use crate::respond;
 
 /// One listener's endpoint.
@@ -25,6 +27,7 @@ struct Service {
     checker: Checker,
     options: Options,
     respond: respond::Options,
+    load: Load,
 }
 
 /// Serves `incoming` until `stop` says so, then lets open requests end.
@@ -33,12 +36,14 @@ pub(crate) async fn serve(
     checker: Checker,
     options: Options,
     respond: respond::Options,
+    load: Load,
     mut stop: watch::Receiver<bool>,
 ) {
     let service = Arc::new(Service {
         checker,
         options,
         respond,
+        load,
     });
     let mut connections = JoinSet::new();
     loop {
@@ -89,7 +94,7 @@ async fn connected(connection: Connection, service: Arc<Service>, mut stop: watc
         .header_read_timeout(None)
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.saturating_mul(2).max(16 << 10))
-        .max_headers(256);
+        .max_headers(service.load.limits().headers);
     let serving = http.serve_connection(io, TowerToHyperService::new(tower));
     tokio::pin!(serving);
     let ended = tokio::select! {
@@ -117,11 +122,16 @@ async fn check(
 ) -> Response<String> {
     let (parts, _body) = request.into_parts();
     let options = &service.options;
-    let answer = service
-        .checker
-        .check(&parts.headers, |snapshot| {
-            facts::request(&parts, &peer, options, snapshot.mesh().num_trusted_proxies)
-        })
-        .await;
+    let received = Instant::now();
+    let check = service.checker.check(&parts.headers, |snapshot| {
+        facts::request(&parts, &peer, options, snapshot.mesh().num_trusted_proxies)
+    });
+    let answer = match service.load.run(received, None, check).await {
+        Ok(answer) => answer,
+        Err(overrun) => {
+            let checker = &service.checker;
+            checker.refuse(&parts.headers, overrun.reason(), received.into_std())
+        }
+    };
     answer::response(&answer, options.dialect, &service.respond)
 }

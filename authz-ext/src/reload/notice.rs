@@ -14,7 +14,7 @@ use super::PolicyFiles;
 /// Watches on the folders of policy files. Without any (too many watches on this machine, a folder
 /// that is gone) the slow look still happens.
 #[derive(Debug, Default)]
-pub(super) struct Notices {
+pub(crate) struct Notices {
     armed: Option<Armed>,
     /// Last failure, so that each is reported once.
     failure: Option<String>,
@@ -38,7 +38,7 @@ struct Root {
 
 impl Notices {
     /// Watches the folders as they are now; true if a new watch was set.
-    pub(super) fn arm(&mut self, files: &PolicyFiles) -> bool {
+    pub(crate) fn arm(&mut self, files: &PolicyFiles) -> bool {
         let roots = roots(files);
         if self
             .armed
@@ -58,10 +58,7 @@ impl Notices {
             Err(error) => {
                 let error = error.to_string();
                 if self.failure.as_ref() != Some(&error) {
-                    tracing::warn!(
-                        error,
-                        "cannot watch policy files; looking at them now and then"
-                    );
+                    tracing::warn!(error, "cannot watch files; looking at them now and then");
                     self.failure = Some(error);
                 }
                 false
@@ -70,7 +67,7 @@ impl Notices {
     }
 
     /// Returns at the first notice, or after `longest`.
-    pub(super) async fn wait(&mut self, longest: Duration) {
+    pub(crate) async fn wait(&mut self, longest: Duration) {
         let Some(armed) = &mut self.armed else {
             return tokio::time::sleep(longest).await;
         };

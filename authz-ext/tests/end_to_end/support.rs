@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
@@ -9,6 +10,7 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use portcullis_authz::check_request::from_json;
 use portcullis_authz::client::Client;
 use portcullis_authz::endpoint::Endpoint;
+use portcullis_authz::limits::Counters;
 use portcullis_authz::reload::{self, PolicyFiles, ReloadStatus};
 use portcullis_authz::server::{ListenerOptions, ServeError, ServeOptions, Server};
 use portcullis_policy::settings::Settings;
@@ -80,6 +82,7 @@ pub fn options(folder: &Path, listeners: Vec<ListenerOptions>) -> ServeOptions {
             poll: Duration::from_millis(500),
         },
         drain: Duration::from_secs(5),
+        limits: portcullis_authz::limits::Limits::default(),
         tokens: portcullis_authz::token::Settings::default(),
         observe: portcullis_authz::observe::Options::default(),
     }
@@ -95,6 +98,7 @@ pub struct Running {
     pub status: watch::Receiver<ReloadStatus>,
     /// Where the management listener is.
     pub management: Option<Endpoint>,
+    pub counters: Arc<Counters>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ServeError>>,
 }
@@ -107,6 +111,7 @@ impl Running {
             endpoints: server.endpoints().cloned().collect(),
             status: server.status(),
             management: server.management().cloned(),
+            counters: server.counters(),
             stop,
             task: tokio::spawn(server.run(async {
                 let _ = stopped.await;

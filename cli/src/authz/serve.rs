@@ -82,6 +82,7 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         },
         settings,
         reload: config.reload,
+        limits: config.limits,
         drain: config.drain.unwrap_or(DRAIN),
         tokens: config.tokens.clone(),
         observe: config.observe.clone(),
@@ -91,6 +92,7 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
 fn listener(entry: &Listener, config: &Config) -> ListenerOptions {
     let mut options = ListenerOptions::new(entry.endpoint.to_string(), entry.endpoint.clone());
     options.socket_mode = entry.socket_mode;
+    options.tls = entry.tls.clone();
     options.protocol = match &entry.http {
         None => Protocol::Grpc(facts::Options {
             path_form: entry.path.unwrap_or(PathForm::Normalised),

@@ -8,6 +8,7 @@ use portcullis_policy::document::{Node, Value};
 use portcullis_policy::request::{PathForm, Target};
 
 mod http;
+mod tls;
 
 use super::read::Reader;
 use super::{Listener, tokens};
@@ -63,6 +64,7 @@ fn listener(reader: &mut Reader, node: &Node, folder: &Path) -> Listener {
                     }
                 }
             }
+            "tls" => listener.tls = tls::read(reader, node, folder),
             "tokens" => {
                 if let Some(who) = reader.word(node, tokens::WHO) {
                     listener.tokens = who;

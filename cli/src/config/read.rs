@@ -97,15 +97,37 @@ impl Reader {
                     for (name, node) in self.fields(node, "limits") {
                         match name {
                             "message_bytes" => config.message_bytes = self.bytes(node),
+                            "concurrent_checks" => {
+                                if let Some(checks) = self.count(node) {
+                                    config.limits.concurrent_checks = checks;
+                                }
+                            }
+                            "connections" => {
+                                if let Some(connections) = self.count(node) {
+                                    config.limits.connections = connections;
+                                }
+                            }
+                            "headers" => {
+                                if let Some(headers) = self.count(node) {
+                                    config.limits.headers = headers;
+                                }
+                            }
+                            "deadline" => {
+                                if let Some(time) = self.duration(node) {
+                                    config.limits.deadline = time;
+                                }
+                            }
                             "drain" => config.drain = self.duration(node),
                             "header_bytes" => {
                                 if let Some(bytes) = self.bytes(node) {
                                     config.http_limits.header_bytes = bytes;
+                                    config.limits.header_bytes = bytes;
                                 }
                             }
                             "header_timeout" => {
                                 if let Some(time) = self.duration(node) {
                                     config.http_limits.header_timeout = time;
+                                    config.limits.header_timeout = time;
                                 }
                             }
                             "idle_timeout" => {
@@ -401,6 +423,16 @@ impl Reader {
             );
         }
         bytes
+    }
+
+    /// How many of something, at least one and at most a million.
+    pub fn count(&mut self, node: &Node) -> Option<usize> {
+        let text = self.text(node, "a number")?;
+        let count = text.parse().ok().filter(|n| (1..=1_000_000).contains(n));
+        if count.is_none() {
+            self.mistake(node.at, format!("`{text}` is no number from 1 to 1000000"));
+        }
+        count
     }
 
     /// A number of at most `max`.

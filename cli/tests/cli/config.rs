@@ -36,7 +36,7 @@ error: the configuration `portcullis.yaml` has mistakes
   portcullis.yaml:2:1: unknown key `listners`; did you mean `listeners`?
   portcullis.yaml:5:5: unknown key `adress`; did you mean `address`?
   portcullis.yaml:6:11: `normalized` is none of `raw`, `normalised`
-  portcullis.yaml:7:14: `localhost` is not an address to listen on: write `127.0.0.1:9191`, `[::1]:9191` or `unix:/path/to.sock`
+  portcullis.yaml:7:14: `localhost` is not an address to listen on: write `127.0.0.1:9191`, `[::1]:9191`, `unix:/path/to.sock` or `systemd:NAME`
   portcullis.yaml:8:13: `sidecat` is none of `auto`, `sidecar`, `gateway`, `waypoint`, `ztunnel`
   portcullis.yaml:9:20: `true` or `false` is expected here
   portcullis.yaml:11:3: unknown key `rootNamspace`; did you mean `rootNamespace`?
@@ -120,4 +120,49 @@ default_workload: vms/other
     assert_eq!(declared["decision"]["reason"], "no_allow_policy");
     let default = decide("/public/a", "10.0.0.77");
     assert_eq!(default["destination"], "declared/vms/other", "{default}");
+}
+
+/// What is said of a listener with this `tls`.
+fn tls_mistake(tls: &str) -> String {
+    let config =
+        format!("policies: [web.yaml]\nlisteners: [{{address: 127.0.0.1:0, tls: {tls}}}]\n");
+    let folder = Folder::new(&[("web.yaml", WEB), ("portcullis.yaml", &config)]);
+    let outcome = folder.run(&["authz", "serve", "--config", "portcullis.yaml"]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    outcome.stderr
+}
+
+#[test]
+fn tls_that_nobody_can_mean_is_refused_with_its_line() {
+    for (tls, words) in [
+        (
+            "{certificate_file: a}",
+            "`tls` needs `certificate_file` with `key_file`, or `workload_api`",
+        ),
+        (
+            "{workload_api: \"unix:/a\", client_ca_file: b}",
+            "or `workload_api` without any file",
+        ),
+        ("{workload_api: here}", "`here` is no Workload API"),
+        (
+            "{certificate_file: a, key_file: b, allowed_ids: [\"spiffe://a/b\"]}",
+            "`allowed_ids` needs `client_ca_file`",
+        ),
+        (
+            "{workload_api: \"unix:/a\", allowed_ids: [\"example.org/*\"]}",
+            "`example.org/*` is no SPIFFE ID to allow",
+        ),
+        (
+            "{workload_api: \"unix:/a\", allowed_ids: []}",
+            "nobody is allowed",
+        ),
+        ("{certificate_fil: a}", "did you mean `certificate_file`?"),
+        (
+            "{certificate_file: a, key_file: b}",
+            "no TLS on `127.0.0.1:0`: cannot read `a`",
+        ),
+    ] {
+        let said = tls_mistake(tls);
+        assert!(said.contains(words), "{tls}: {said}");
+    }
 }

@@ -118,6 +118,9 @@ fn workload<'a>(listener: &'a Listener, config: &'a Config) -> Option<&'a str> {
 fn with_address(proxy: ProxyArg, text: &str, endpoint: &Endpoint) -> anyhow::Result<String> {
     let (host, port) = match endpoint {
         Endpoint::Unix(path) => return over_socket(proxy, text, &path.display().to_string()),
+        Endpoint::Activated(name) => bail!(
+            "`systemd:{name}` has its address from a socket unit; give the listener's `address` here to fill it in"
+        ),
         Endpoint::Tcp(address) => {
             let host = match address.ip() {
                 IpAddr::V4(ip) if ip.is_unspecified() => "127.0.0.1".to_owned(),
