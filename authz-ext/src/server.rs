@@ -20,8 +20,8 @@ use crate::health::{self, Readiness};
 use crate::incoming::{Incoming, Prompt};
 use crate::limits::{Counters, Limits, Load};
 use crate::live::Live;
-use crate::observe::Observer;
 use crate::observe::metrics::Sources;
+use crate::observe::{Observer, Untold};
 use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
 use crate::service::AuthorizationService;
 use crate::{custom, facts, http, management, observe, respond, tls, token};
@@ -153,6 +153,9 @@ pub enum ServeError {
     /// CUSTOM providers cannot be asked.
     #[error("cannot ask CUSTOM providers: {0}")]
     Providers(io::Error),
+    /// The decision log cannot be opened.
+    #[error("cannot open the decision log: {0}")]
+    DecisionLog(io::Error),
     /// A listener ended by itself.
     #[error("a listener ended: {0}")]
     Ended(String),
@@ -174,6 +177,7 @@ pub struct Server {
     tokens: Option<token::Verification>,
     providers: Option<Providers>,
     observer: Observer,
+    untold: Untold,
     management: Option<Incoming>,
 }
 
@@ -245,7 +249,7 @@ impl Server {
         if let (Some(providers), Some(snapshot)) = (&providers, live.snapshot()) {
             providers.refuse_loops(&snapshot).await?;
         }
-        let observer = Observer::default();
+        let (observer, untold) = Observer::start(&observe).map_err(ServeError::DecisionLog)?;
         observer.watch(Sources {
             reload: status.clone(),
             keys: tokens.as_ref().map(|t| t.verifier.keys().clone()),
@@ -270,6 +274,7 @@ impl Server {
             tokens,
             providers,
             observer,
+            untold,
             management,
         })
     }
@@ -382,6 +387,7 @@ impl Server {
             managing.spawn(management::serve(incoming, routes, drained.subscribe()));
         }
         let mut aside = JoinSet::new();
+        aside.spawn(self.observer.clone().tell_losses());
         aside.spawn(self.reloader.watch(self.reload));
         for certificate in self.certificates {
             aside.spawn(certificate.run(self.reload));
@@ -410,6 +416,7 @@ impl Server {
         let left = async { while managing.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(MANAGEMENT_DRAIN, left).await;
         managing.shutdown().await;
+        self.untold.close(MANAGEMENT_DRAIN).await;
         match ended {
             None => Ok(()),
             Some(words) => Err(ServeError::Ended(words)),

@@ -13,6 +13,7 @@ mod end_to_end {
     mod custom;
     mod custom_http;
     mod custom_provider;
+    mod decision_log;
     mod limits;
     mod management;
     mod ready;

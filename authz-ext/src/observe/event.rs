@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tonic::codegen::http::HeaderMap;
 
-use super::Decided;
+use super::{Decided, fields};
 
 /// Longest path or host of an event, in bytes.
 const LONG: usize = 2048;
@@ -44,7 +44,7 @@ pub struct DecisionEvent {
     pub method: Option<String>,
     /// `:authority`.
     pub host: Option<String>,
-    /// Path without the query.
+    /// Path, with as much of the query as is told.
     pub path: Option<String>,
     /// Chosen headers.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -89,9 +89,9 @@ pub struct DestinationFacts {
 }
 
 impl DecisionEvent {
-    /// The event of one decision that took `elapsed`.
+    /// The event of one decision that took `elapsed`, with as much of the request as `told` says.
     #[must_use]
-    pub fn of(decided: &Decided<'_>, elapsed: Duration) -> Self {
+    pub fn of(decided: &Decided<'_>, elapsed: Duration, told: &fields::Options) -> Self {
         let request = decided.request.as_ref();
         let http = request.and_then(|request| request.http.as_ref());
         let header = |name: &str| -> Option<&str> {
@@ -102,7 +102,7 @@ impl DecisionEvent {
             let stated = stated.map(|(_, value)| value.as_str());
             stated.or_else(|| text(decided.headers, name))
         };
-        let path = http.map(|http| http.path.split(['?', '#']).next().unwrap_or_default());
+        let path = http.map(|http| told.path(&http.path));
         Self {
             time: SystemTime::now(),
             request_id: header("x-request-id").map(|id| cut(id, SHORT)),
@@ -115,11 +115,14 @@ impl DecisionEvent {
                 .unwrap_or_default(),
             method: http.map(|http| cut(&http.method, SHORT)),
             host: http.map(|http| cut(&http.host, SHORT)),
-            path: path.map(|path| cut(path, LONG)),
-            headers: BTreeMap::new(),
-            claims: BTreeMap::new(),
+            path: path.map(|path| cut(&path, LONG)),
+            headers: request.map(|r| told.headers(r)).unwrap_or_default(),
+            claims: request.map(|r| told.claims(r)).unwrap_or_default(),
             decision: decided.decision.clone(),
-            error: decided.error.as_deref().map(|error| cut(error, SHORT)),
+            error: decided
+                .error
+                .as_deref()
+                .map(|error| cut(&fields::without_tokens(error, ' '), SHORT)),
             duration_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         }
     }
@@ -168,7 +171,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// At most `longest` bytes of a text; what is missing shows as `…`.
-fn cut(text: &str, longest: usize) -> String {
+pub(super) fn cut(text: &str, longest: usize) -> String {
     if text.len() <= longest {
         return text.to_owned();
     }

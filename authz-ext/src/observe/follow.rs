@@ -191,7 +191,11 @@ mod tests {
             error: None,
             started: Instant::now(),
         };
-        Arc::new(DecisionEvent::of(&decided, Duration::from_micros(7)))
+        Arc::new(DecisionEvent::of(
+            &decided,
+            Duration::from_micros(7),
+            &super::super::fields::Options::default(),
+        ))
     }
 
     #[tokio::test]

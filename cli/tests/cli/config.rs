@@ -52,6 +52,44 @@ error: the configuration `portcullis.yaml` has mistakes
 }
 
 #[test]
+fn mistakes_about_what_is_seen_are_named_with_their_place() {
+    let folder = Folder::new(&[(
+        "portcullis.yaml",
+        "\
+policies: [web.yaml]
+management: {adress: 127.0.0.1:9192}
+decision_log:
+  output: fil
+  file: a.jsonl
+  allows: 0.5
+  denies: 101%
+  queue: 0
+  query: mask
+  headers: user-agent
+  rotate_bytes: 1MB
+",
+    )]);
+    folder
+        .run(&["policy", "decide", "--config", "portcullis.yaml"])
+        .is(
+            1,
+            "",
+            "\
+error: the configuration `portcullis.yaml` has mistakes
+  portcullis.yaml:2:14: unknown key `adress`; did you mean `address`?
+  portcullis.yaml:4:11: `fil` is none of `none`, `stdout`, `file`, `otlp`
+  portcullis.yaml:5:9: `file` counts only with `output: file`
+  portcullis.yaml:6:11: `0.5` is no percentage from `0%` to `100%`, such as `0.5%`
+  portcullis.yaml:7:11: `101%` is no percentage from `0%` to `100%`, such as `0.5%`
+  portcullis.yaml:8:10: a queue of nothing loses everything; write a number above 0
+  portcullis.yaml:9:10: `mask` is none of `drop`, `names`, `keep`
+  portcullis.yaml:10:12: a list is expected here; start each entry with `- `
+  portcullis.yaml:11:17: `1MB` is no number of bytes above zero
+",
+        );
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_is_1() {
     let folder = Folder::new(&[("broken.yaml", "a: [1\n"), ("two.yaml", "{}\n---\n{}\n")]);
     folder.write("latin.yaml", b"log:\n  level: \xe9\n");

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::table::{Definition, Kind, PREFIX, TABLE};
 use super::{Custom, Named};
 use crate::observe::Inner;
+use crate::observe::log::Fate;
 use crate::reload::ReloadStatus;
 use crate::token::keys::{Keys, SourceStatus};
 
@@ -84,7 +85,7 @@ impl Scrape {
             names.zip(values).collect()
         };
         let bare = definition.labels.is_empty();
-        match self.samples(definition.name, state) {
+        match self.samples(definition.name, state).ok_or(fmt::Error)? {
             Samples::Latency => {
                 let seen = self.inner.metrics.latency.observed();
                 metric.encode_histogram::<NoLabelSet>(seen.sum, seen.count, &seen.buckets, None)
@@ -107,9 +108,14 @@ impl Scrape {
         }
     }
 
-    fn samples(&self, name: &str, state: &State) -> Samples {
+    /// That of the decision log, where there is one.
+    fn fate(&self) -> Option<&Fate> {
+        self.inner.log.as_ref().map(|(_, log)| log.fate())
+    }
+
+    fn samples(&self, name: &str, state: &State) -> Option<Samples> {
         let metrics = &self.inner.metrics;
-        match name {
+        Some(match name {
             "decisions" => {
                 let counters = Reason::ALL.into_iter().zip(&metrics.decisions);
                 let sample = |(reason, counter): (Reason, &AtomicU64)| {
@@ -165,13 +171,26 @@ impl Scrape {
                 };
                 Samples::Counters(state.keys.iter().flat_map(fetches).collect())
             }
+            "decision_log_written" => {
+                let written = self.fate().map(|fate| (Values::new(), load(&fate.written)));
+                Samples::Counters(written.into_iter().collect())
+            }
+            "decision_log_lost" => {
+                let lost = |fate: &Fate| {
+                    [
+                        (words(["queue"]), load(&fate.crowded)),
+                        (words(["output"]), load(&fate.failed)),
+                    ]
+                };
+                Samples::Counters(self.fate().into_iter().flat_map(lost).collect())
+            }
             "followers" => one(self.inner.followers.len() as f64),
             "follower_events_lost" => {
                 Samples::Counters(vec![(Values::new(), self.inner.followers.lost())])
             }
             "build_info" => Samples::Gauges(vec![(words([env!("CARGO_PKG_VERSION")]), 1.0)]),
-            _ => Samples::Gauges(Vec::new()),
-        }
+            _ => return None,
+        })
     }
 }
 

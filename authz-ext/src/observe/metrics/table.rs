@@ -158,6 +158,21 @@ pub const TABLE: &[Definition] = &[
         &[ORIGIN, ("result", "`success`, `failure`")],
         "Fetches of key sets",
     ),
+    metric(
+        "decision_log_written",
+        Kind::Counter,
+        &[],
+        "Decisions that the decision log took",
+    ),
+    metric(
+        "decision_log_lost",
+        Kind::Counter,
+        &[(
+            "cause",
+            "`queue`: too many at once; `output`: could not be written or sent",
+        )],
+        "Decisions that should be in the decision log and are not",
+    ),
     metric("followers", Kind::Gauge, &[], "Who follows decisions now"),
     metric(
         "follower_events_lost",

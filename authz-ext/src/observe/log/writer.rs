@@ -1,0 +1,197 @@
+//! The thread that writes the log.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::file::LogFile;
+use super::{Output, State};
+use crate::observe::event::{DecisionEvent, timestamp};
+
+/// Bytes that are written at once.
+const BATCH: usize = 64 << 10;
+/// Longest rest between two looks at whether the log is closed.
+const LOOK: Duration = Duration::from_millis(100);
+/// Rest before an output that does not block is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// Where lines go.
+#[derive(Debug)]
+pub(super) enum Sink {
+    Stdout(File),
+    File(LogFile),
+}
+
+impl Sink {
+    pub(super) fn open(output: &Output) -> io::Result<Self> {
+        match output {
+            Output::Stdout => {
+                let own = io::stdout().as_fd().try_clone_to_owned()?;
+                Ok(Self::Stdout(own.into()))
+            }
+            Output::File(path, rotation) => Ok(Self::File(LogFile::open(path, *rotation)?)),
+            Output::Otlp => Err(io::Error::other("OTLP is no file")),
+        }
+    }
+
+    /// Bytes that may be written before [`Self::rotate`] is called.
+    fn room(&self) -> u64 {
+        match self {
+            Self::Stdout(_) => u64::MAX,
+            Self::File(file) => file.room(),
+        }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(_) => Ok(()),
+            Self::File(file) => file.rotate(),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(file) => file.write(bytes),
+            Self::File(file) => file.write(bytes),
+        }
+    }
+}
+
+/// Lines that are written together.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each line ends.
+    ends: Vec<usize>,
+}
+
+/// Writes until the log is closed or nobody is left to fill it.
+pub(super) fn run(sink: Sink, receiver: &Receiver<Arc<DecisionEvent>>, state: &State) {
+    let mut writer = Writer {
+        sink,
+        state,
+        torn: false,
+        told: 0,
+        warned: None,
+    };
+    let mut batch = Batch::default();
+    loop {
+        let first = match receiver.recv_timeout(LOOK) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) if state.closing.load(Ordering::Relaxed) => return,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let mut next = Some(first);
+        while let Some(event) = next.take() {
+            state.waiting.fetch_sub(1, Ordering::Relaxed);
+            writer.add(&mut batch, &event);
+            if batch.bytes.len() < BATCH {
+                next = receiver.try_recv().ok();
+            }
+        }
+        writer.flush(&mut batch);
+    }
+}
+
+struct Writer<'s> {
+    sink: Sink,
+    state: &'s State,
+    /// The last line that was written is half a line.
+    torn: bool,
+    /// Losses that the log itself tells of.
+    told: u64,
+    warned: Option<Instant>,
+}
+
+impl Writer<'_> {
+    fn add(&mut self, batch: &mut Batch, event: &DecisionEvent) {
+        let Ok(mut line) = serde_json::to_vec(event) else {
+            self.state.fate.failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        line.push(b'\n');
+        let together = batch.bytes.len().saturating_add(line.len());
+        if u64::try_from(together).unwrap_or(u64::MAX) > self.sink.room() {
+            self.flush(batch);
+            if let Err(error) = self.sink.rotate() {
+                self.warn("the decision log cannot be rotated", &error);
+            }
+        }
+        batch.bytes.append(&mut line);
+        batch.ends.push(batch.bytes.len());
+    }
+
+    fn flush(&mut self, batch: &mut Batch) {
+        if batch.ends.is_empty() {
+            return;
+        }
+        let lost = self.state.fate.lost();
+        let mut note = Vec::new();
+        if self.torn {
+            note.push(b'\n');
+        }
+        if lost > self.told {
+            let time = timestamp(SystemTime::now());
+            let line = format!("{{\"time\":\"{time}\",\"lost\":{}}}\n", lost - self.told);
+            note.extend_from_slice(line.as_bytes());
+        }
+        let (noted, mut failed) = self.write(&note);
+        let mut written = 0;
+        if failed.is_none() {
+            self.torn = false;
+            self.told = lost;
+            (written, failed) = self.write(&batch.bytes);
+        } else if noted > 0 {
+            self.torn = true;
+        }
+        let whole = batch.ends.partition_point(|end| *end <= written);
+        let fate = &self.state.fate;
+        fate.written.fetch_add(count(whole), Ordering::Relaxed);
+        if let Some(error) = failed {
+            let whole_bytes = whole.checked_sub(1).and_then(|last| batch.ends.get(last));
+            self.torn |= written > whole_bytes.copied().unwrap_or_default();
+            let lost = count(batch.ends.len() - whole);
+            fate.failed.fetch_add(lost, Ordering::Relaxed);
+            self.warn("the decision log cannot be written", &error);
+        }
+        batch.bytes.clear();
+        batch.ends.clear();
+    }
+
+    /// Writes as much as can be; how much that is, and why not all.
+    fn write(&mut self, bytes: &[u8]) -> (usize, Option<io::Error>) {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.sink.write(rest) {
+                Ok(0) => return (written, Some(io::ErrorKind::WriteZero.into())),
+                Ok(more) => written += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.state.closing.load(Ordering::Relaxed) {
+                        return (written, Some(error));
+                    }
+                    std::thread::sleep(RETRY);
+                }
+                Err(error) => return (written, Some(error)),
+            }
+        }
+        (written, None)
+    }
+
+    fn warn(&mut self, what: &'static str, error: &io::Error) {
+        const PAUSE: Duration = Duration::from_secs(10);
+        if self.warned.is_none_or(|warned| warned.elapsed() >= PAUSE) {
+            tracing::warn!(%error, lost = self.state.fate.lost(), "{what}");
+            self.warned = Some(Instant::now());
+        }
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
