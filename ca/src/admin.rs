@@ -1,7 +1,7 @@
 //! The admin API: SPIRE's server services on a socket that only the operator may use.
 //!
 //! ```text
-//! DIR/admin.sock -> who is it? -> Entry, Bundle, SVID, LocalAuthority (SPIRE), Status (ours) -> Ca
+//! DIR/admin.sock -> who is it? -> Entry, Bundle, SVID, TrustDomain, LocalAuthority (SPIRE), Status (ours) -> Ca
 //! ```
 
 mod bundle;
@@ -12,6 +12,7 @@ mod filter;
 pub mod local_authority;
 mod status;
 mod svid;
+mod trust_domain;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use crate::proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
 use crate::proto::spire::api::server::entry::v1::entry_server::EntryServer;
 use crate::proto::spire::api::server::localauthority::v1::local_authority_server::LocalAuthorityServer;
 use crate::proto::spire::api::server::svid::v1::svid_server::SvidServer;
+use crate::proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
 use crate::proto::status::status_server::StatusServer;
 use crate::wire::{Limits, ServeError, Session, Socket};
 
@@ -161,6 +163,7 @@ impl AdminServer {
             .add_service(service!(BundleServer))
             .add_service(service!(SvidServer))
             .add_service(service!(LocalAuthorityServer))
+            .add_service(service!(TrustDomainServer))
             .add_service(service!(StatusServer))
             .add_service(health_service)
             .add_service(reflection)

@@ -6,7 +6,7 @@ pub mod upstream;
 pub mod x509;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -75,6 +75,16 @@ pub enum AuthorityError {
         id: String,
         /// How many streams.
         behind: usize,
+    },
+    /// Those who poll our bundle may not have it yet.
+    #[error(
+        "authority `{id}` has not been published long enough for everybody who polls the bundle: try again in {left:?}, or taint the active one with --emergency"
+    )]
+    NotPropagated {
+        /// Which.
+        id: String,
+        /// How long to wait.
+        left: Duration,
     },
     /// Its private key is gone.
     #[error("authority `{0}` cannot sign: its private key is gone")]

@@ -20,6 +20,7 @@ use crate::authority::{self, Authority, AuthorityError};
 use crate::bundle::Bundle;
 use crate::clock::Clock;
 use crate::delivery::Deliveries;
+use crate::federation::{Refresher, Roots, RootsError};
 use crate::journal::{self, Journal, JournalError, Record};
 use crate::jwt_svid::JwtProfile;
 use crate::key::disk::{KeyFolder, Secret};
@@ -72,6 +73,13 @@ pub struct Options {
     pub refresh_hint: Duration,
     /// `iss` of JWT-SVIDs.
     pub jwt_issuer: Option<String>,
+    /// How long a new authority is published before it signs, for those who poll: at least three refresh hints where
+    /// our bundle has an endpoint, and the longest age of the OIDC keys (SPIFFE Federation §4.1).
+    pub propagation: Duration,
+    /// Authorities that hosts of federated bundle endpoints (https_web) are verified with, beside the platform's; PEM.
+    pub federation_roots: Option<PathBuf>,
+    /// No federated bundle is fetched more often than this.
+    pub federation_interval: Duration,
     /// Certificate (chain) and key of the upstream authority, PEM files.
     pub upstream: Option<(PathBuf, PathBuf)>,
 }
@@ -95,6 +103,9 @@ impl Options {
             backdate: Duration::from_secs(60),
             refresh_hint: HOUR / 12,
             jwt_issuer: None,
+            propagation: Duration::ZERO,
+            federation_roots: None,
+            federation_interval: Duration::from_secs(30),
             upstream: None,
         }
     }
@@ -138,6 +149,9 @@ pub enum OpenError {
     /// An authority.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
+    /// Authorities of the web.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
 }
 
 /// A certificate authority.
@@ -157,6 +171,7 @@ pub struct Ca {
     svids: SvidCache,
     changes: watch::Sender<u64>,
     deliveries: Deliveries,
+    refresher: Refresher,
     started: SystemTime,
     /// Locked as long as the process lives.
     _lock: File,
@@ -183,6 +198,8 @@ impl Ca {
             KeyStorage::Memory => None,
             KeyStorage::Disk(secret) => Some(KeyFolder::open(&options.data.join("keys"), secret)?),
         };
+        let roots = Roots::read(options.federation_roots.as_deref())?;
+        let refresher = Refresher::new(roots, options.federation_interval);
         let (changes, _) = watch::channel(1);
         let registry = Registry::open(
             options.trust_domain.clone(),
@@ -225,6 +242,7 @@ impl Ca {
             svids: SvidCache::default(),
             changes,
             deliveries: Deliveries::default(),
+            refresher,
             _lock: lock,
         };
         ca.load_authorities().await?;
@@ -290,6 +308,17 @@ impl Ca {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What fetches the bundles of other trust domains.
+    #[must_use]
+    pub fn refresher(&self) -> &Refresher {
+        &self.refresher
+    }
+
+    #[cfg(test)]
+    pub(crate) fn refresher_mut(&mut self) -> &mut Refresher {
+        &mut self.refresher
     }
 
     /// Authorities, as they are now.

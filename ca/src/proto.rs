@@ -35,6 +35,14 @@ pub mod spire {
                     include!(concat!(env!("OUT_DIR"), "/spire.api.server.svid.v1.rs"));
                 }
             }
+            pub mod trustdomain {
+                pub mod v1 {
+                    include!(concat!(
+                        env!("OUT_DIR"),
+                        "/spire.api.server.trustdomain.v1.rs"
+                    ));
+                }
+            }
             pub mod localauthority {
                 pub mod v1 {
                     include!(concat!(

@@ -4,6 +4,7 @@
 //! seen in memory. Readers never wait for the disk.
 
 pub mod bundles;
+pub mod federations;
 pub mod index;
 pub mod validate;
 
@@ -22,6 +23,7 @@ use crate::spiffe_id::SpiffeId;
 use crate::store::{self, Meta, Store, StoreError};
 use crate::trust_domain::TrustDomain;
 use crate::x509::certificate::{hex, whole_seconds};
+use federations::Federations;
 use index::{Change, Index};
 use validate::EntryError;
 
@@ -37,6 +39,7 @@ pub struct Registry {
     clock: Arc<dyn Clock>,
     index: RwLock<Index>,
     bundles: RwLock<BTreeMap<TrustDomain, Arc<Bundle>>>,
+    federations: RwLock<Federations>,
     changes: watch::Sender<u64>,
 }
 
@@ -76,6 +79,17 @@ pub enum RegistryError {
         /// How many entries.
         count: usize,
     },
+    /// No such relationship.
+    #[error("there is no federation relationship with the trust domain `{0}`")]
+    NoFederation(TrustDomain),
+    /// There is one with that trust domain.
+    #[error("a federation relationship with the trust domain `{0}` already exists")]
+    FederationExists(TrustDomain),
+    /// Nobody federates with itself.
+    #[error(
+        "`{0}` is our own trust domain: its bundle follows from its authorities and is not fetched"
+    )]
+    OwnFederation(TrustDomain),
     /// The database failed; nothing was changed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -106,7 +120,7 @@ impl Registry {
         changes: watch::Sender<u64>,
     ) -> Result<Self, StoreError> {
         let mut index = Index::default();
-        let bundles = {
+        let (bundles, federations) = {
             let mut writer = store.writer().await;
             let mut transaction = writer.begin().await?;
             let revision = store::meta(&mut transaction, Meta::Revision)
@@ -120,13 +134,18 @@ impl Registry {
                 // A new index is at revision 0: this cannot go back.
                 let _ = index.apply(changes.collect(), revision);
             }
-            store::bundles::all(&mut transaction).await?
+            let federations = store::federations::all(&mut transaction).await?;
+            (store::bundles::all(&mut transaction).await?, federations)
         };
+        let federations = federations
+            .into_iter()
+            .map(|one| (one.trust_domain.clone(), Arc::new(one)));
         let bundles = bundles
             .into_iter()
             .map(|bundle| (bundle.trust_domain.clone(), Arc::new(bundle)));
         Ok(Self {
             bundles: RwLock::new(bundles.collect()),
+            federations: RwLock::new(Arc::new(federations.collect())),
             index: RwLock::new(index),
             trust_domain,
             store,

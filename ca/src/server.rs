@@ -6,15 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::admin::{self, AdminServer};
 use crate::ca::{Ca, OpenError, Options};
 use crate::clock::SystemClock;
 use crate::identities::Identities;
+use crate::web::{WebAddress, WebError, WebOptions, WebServer};
 use crate::wire::{ServeError, WorkloadServer, WorkloadServerOptions};
 
 /// Longest time between two looks at the clock.
 const TICK: Duration = Duration::from_secs(10);
+/// Refresh hints that a new authority is published for before it signs (SPIFFE Federation §4.1).
+const HINTS: u32 = 3;
 
 /// What a server is made from.
 #[derive(Clone)]
@@ -23,6 +27,8 @@ pub struct ServerOptions {
     pub ca: Options,
     /// Where workloads connect.
     pub socket: PathBuf,
+    /// What others may fetch.
+    pub web: Vec<WebOptions>,
 }
 
 /// A server that cannot start, or ended by itself.
@@ -34,6 +40,9 @@ pub enum ServerError {
     /// A socket.
     #[error(transparent)]
     Serve(#[from] ServeError),
+    /// A web listener.
+    #[error(transparent)]
+    Web(#[from] WebError),
 }
 
 /// A server: its authorities are ready, its sockets are bound.
@@ -41,6 +50,7 @@ pub struct Server {
     ca: Arc<Ca>,
     workloads: WorkloadServer,
     admin: AdminServer,
+    web: Vec<WebServer>,
 }
 
 impl Server {
@@ -50,13 +60,23 @@ impl Server {
     /// When the data cannot be trusted, or a socket cannot be had.
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
         let admin_socket = admin::socket_in(&options.ca.data);
-        let ca = Arc::new(Ca::open(options.ca, Arc::new(SystemClock)).await?);
+        let mut ca = options.ca;
+        if !options.web.is_empty() {
+            // Whoever polls has a new authority before it signs (SPIFFE Federation §4.1).
+            ca.propagation = ca.propagation.max(ca.refresh_hint * HINTS);
+        }
+        let ca = Arc::new(Ca::open(ca, Arc::new(SystemClock)).await?);
         let admin = AdminServer::bind(&admin_socket).await?;
         let workloads = WorkloadServer::bind(WorkloadServerOptions::new(options.socket)).await?;
+        let mut web = Vec::with_capacity(options.web.len());
+        for options in options.web {
+            web.push(WebServer::bind(&ca, options).await?);
+        }
         Ok(Self {
             ca,
             workloads,
             admin,
+            web,
         })
     }
 
@@ -70,6 +90,11 @@ impl Server {
     #[must_use]
     pub fn socket(&self) -> &std::path::Path {
         self.workloads.path()
+    }
+
+    /// Where others fetch what they may: with the ports that the listeners got.
+    pub fn web(&self) -> impl Iterator<Item = &WebAddress> {
+        self.web.iter().map(WebServer::address)
     }
 
     /// Serves until `shutdown`, or until a socket ends by itself.
@@ -89,7 +114,22 @@ impl Server {
         let workloads = self.workloads.run(identities, stopped());
         let admin = self.admin.run(Arc::clone(&self.ca), stopped());
         let rotation = tokio::spawn(rotate(Arc::clone(&self.ca), stop.clone()));
-        let all = async { tokio::try_join!(workloads, admin) };
+        let federation = tokio::spawn(federate(Arc::clone(&self.ca), stop.clone()));
+        let mut web = JoinSet::new();
+        for server in self.web {
+            web.spawn(server.run(Arc::clone(&self.ca), stopped()));
+        }
+        let web = async {
+            while let Some(ended) = web.join_next().await {
+                // A panic would be ours, and is passed on.
+                ended.map_err(|error| ServeError::Panicked(error.to_string()))??;
+            }
+            Ok::<_, ServerError>(())
+        };
+        let all = async {
+            let sockets = async { tokio::try_join!(workloads, admin).map_err(ServerError::from) };
+            tokio::try_join!(sockets, web)
+        };
         tokio::pin!(all, shutdown);
         let ended = tokio::select! {
             ended = &mut all => ended,
@@ -102,8 +142,17 @@ impl Server {
         stopping.send_replace(true);
         // A rotation that is under way is finished: its key is on disk, its record is not.
         let _ = rotation.await;
+        let _ = federation.await;
         ended?;
         Ok(())
+    }
+}
+
+/// Fetches the bundles of others until told to stop; what is under way then is left.
+async fn federate(ca: Arc<Ca>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = ca.refresher().run(&ca) => {}
     }
 }
 

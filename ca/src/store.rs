@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, MutexGuard};
 mod authorities;
 pub(crate) mod bundles;
 pub(crate) mod entries;
+pub(crate) mod federations;
 
 pub use authorities::{AuthorityKind, AuthorityRow, AuthorityState};
 
@@ -193,13 +194,16 @@ pub(crate) async fn next(
 }
 
 fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "first".into(),
-        MigrationType::Simple,
-        include_str!("../migrations/1_first.sql").into_sql_str(),
-        false,
-    )])
+    let migration = |version, name: &'static str, text: &'static str| {
+        let text = text.into_sql_str();
+        Migration::new(version, name.into(), MigrationType::Simple, text, false)
+    };
+    let first = include_str!("../migrations/1_first.sql");
+    let federation = include_str!("../migrations/2_federation.sql");
+    Migrator::with_migrations(vec![
+        migration(1, "first", first),
+        migration(2, "federation", federation),
+    ])
 }
 
 /// Mode 0600: names of workloads are nobody else's business.

@@ -6,6 +6,7 @@ mod authority;
 pub mod bundle;
 pub mod client;
 mod entry;
+mod federation;
 mod init;
 pub mod options;
 pub mod serve;
@@ -35,6 +36,7 @@ pub fn run(command: CaCommand, global: &GlobalArgs) -> anyhow::Result<Exit> {
         CaCommand::Entry(command) => entry::run(command, global.output),
         CaCommand::Authority(command) => authority::run(command, global.output),
         CaCommand::Bundle(command) => bundle::run(command, global.output),
+        CaCommand::Federation(command) => federation::run(command, global.output),
         CaCommand::Audit(command) => audit::run(command, global.output),
     }
 }

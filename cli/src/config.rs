@@ -29,7 +29,7 @@ use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
 
 use read::Mistake;
 
-pub use ca::CaConfig;
+pub use ca::{CaConfig, WebConfig};
 pub use keys::{Key, keys};
 
 use crate::args::LogFormat;

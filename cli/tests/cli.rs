@@ -18,6 +18,8 @@ mod decide;
 mod dev;
 #[path = "cli/explain.rs"]
 mod explain;
+#[path = "cli/federation.rs"]
+mod federation;
 #[path = "cli/proxy_config.rs"]
 mod proxy_config;
 #[path = "cli/reference.rs"]

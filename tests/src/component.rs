@@ -9,6 +9,7 @@ mod debian;
 mod envoy;
 mod grpcurl;
 mod spiffe_clients;
+mod spire;
 mod traefik;
 mod wheel;
 
@@ -25,6 +26,7 @@ pub use debian::{Unpacked, apache, haproxy, nginx};
 pub use envoy::envoy;
 pub use grpcurl::grpcurl;
 pub use spiffe_clients::{SpiffeClient, go_spiffe, java_spiffe, py_spiffe};
+pub use spire::spire_server;
 pub use traefik::traefik;
 
 /// How long a test waits for another process that is fetching the same component.

@@ -2,6 +2,7 @@
 
 pub mod ca;
 pub mod rust;
+pub mod served;
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::Path;

@@ -9,6 +9,8 @@
 )]
 
 mod workloads {
+    mod discovery;
     mod envoy;
     mod rotation;
+    mod spire;
 }

@@ -324,11 +324,16 @@ pub fn item_status(status: &Status) -> types::Status {
 pub fn refused(error: &RegistryError) -> Status {
     let text = error.to_string();
     match error {
-        RegistryError::Entry(_) | RegistryError::OwnBundle(_) => Status::invalid_argument(text),
-        RegistryError::Similar(_) | RegistryError::IdTaken(_) | RegistryError::BundleExists(_) => {
-            Status::already_exists(text)
+        RegistryError::Entry(_) | RegistryError::OwnBundle(_) | RegistryError::OwnFederation(_) => {
+            Status::invalid_argument(text)
         }
-        RegistryError::NotFound(_) | RegistryError::NoBundle(_) => Status::not_found(text),
+        RegistryError::Similar(_)
+        | RegistryError::IdTaken(_)
+        | RegistryError::BundleExists(_)
+        | RegistryError::FederationExists(_) => Status::already_exists(text),
+        RegistryError::NotFound(_)
+        | RegistryError::NoBundle(_)
+        | RegistryError::NoFederation(_) => Status::not_found(text),
         RegistryError::BundleInUse { .. } => Status::failed_precondition(text),
         RegistryError::Store(_) | RegistryError::Journal(_) => {
             tracing::error!(error = %text, "the registry could not be changed");

@@ -235,7 +235,9 @@ fn refused(error: AuthorityError) -> Status {
         | AuthorityError::TaintActive(_)
         | AuthorityError::KeyGone(_)
         | AuthorityError::Upstream(_) => Status::failed_precondition(text),
-        AuthorityError::NotDelivered { .. } | AuthorityError::Store(_) => Status::unavailable(text),
+        AuthorityError::NotDelivered { .. }
+        | AuthorityError::NotPropagated { .. }
+        | AuthorityError::Store(_) => Status::unavailable(text),
         _ => Status::internal(text),
     }
 }

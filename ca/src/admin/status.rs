@@ -6,8 +6,9 @@ use tonic::{Request, Response, Status};
 
 use super::Admin;
 use crate::authority::Authority;
-use crate::ca::rotation_times;
+use crate::ca::{Ca, rotation_times};
 use crate::clock::unix_seconds;
+use crate::federation::{EndpointProfile, Relationship};
 use crate::identities::Identities as _;
 use crate::proto::status as api;
 use crate::store::AuthorityState;
@@ -42,7 +43,34 @@ impl api::status_server::Status for Admin {
                 .map(|authority| to_authority(authority))
                 .collect(),
             now: unix_seconds(ca.clock().now()),
+            federations: {
+                let known = ca.registry().federations();
+                known.values().map(|one| to_federation(ca, one)).collect()
+            },
         }))
+    }
+}
+
+fn to_federation(ca: &Ca, relationship: &Relationship) -> api::Federation {
+    let name = &relationship.trust_domain;
+    let status = ca.refresher().status(name);
+    let seconds = |time: Option<SystemTime>| time.map_or(0, unix_seconds);
+    api::Federation {
+        trust_domain: name.to_string(),
+        url: relationship.url.to_string(),
+        profile: relationship.profile.as_str().to_owned(),
+        endpoint_spiffe_id: match &relationship.profile {
+            EndpointProfile::HttpsWeb => String::new(),
+            EndpointProfile::HttpsSpiffe(id) => id.to_string(),
+        },
+        sequence: ca
+            .registry()
+            .bundle(name)
+            .map_or(0, |bundle| bundle.sequence),
+        refreshed_at: seconds(status.refreshed_at),
+        next_at: seconds(status.next_at),
+        failures: status.failures,
+        error: status.error.unwrap_or_default(),
     }
 }
 

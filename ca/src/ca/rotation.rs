@@ -116,7 +116,16 @@ impl Ca {
         id: &str,
         actor: &str,
     ) -> Result<Arc<Authority>, AuthorityError> {
-        let published = prepared(&*self.find(kind, id)?)?.row.published;
+        let found = self.find(kind, id)?;
+        let row = &prepared(&found)?.row;
+        let published = row.published;
+        let left = self.until_propagated(row);
+        if left > Duration::ZERO {
+            return Err(AuthorityError::NotPropagated {
+                id: id.to_owned(),
+                left,
+            });
+        }
         // Not under the lock: what may take seconds must not hold up a taint.
         let _ = tokio::time::timeout(DELIVERY_BY_HAND, self.deliveries.reached(published)).await;
         let behind = self.deliveries.behind(published);
@@ -251,6 +260,14 @@ impl Ca {
         .await?;
         self.forget_key(id);
         self.find(kind, id)
+    }
+
+    /// How long those who poll our bundle may still be without an authority.
+    pub(super) fn until_propagated(&self, row: &AuthorityRow) -> Duration {
+        let end = crate::federation::propagated(row.prepared_at, self.options.propagation);
+        // Set back, the clock says nothing about how long it has been published: the whole time at the most.
+        let left = end.duration_since(self.clock.now()).unwrap_or_default();
+        left.min(self.options.propagation)
     }
 
     async fn make(&self, kind: AuthorityKind) -> Result<Authority, AuthorityError> {

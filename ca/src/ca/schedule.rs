@@ -27,7 +27,7 @@ pub struct Tick {
 pub struct RotationTimes {
     /// Prepared: half its life, at most 30 days.
     pub prepare: Duration,
-    /// Takes over when every live stream has it: a sixth, at most 7 days.
+    /// Takes over when every live stream has it, and everybody who polls: a sixth, at most 7 days.
     pub activate: Duration,
     /// Takes over although a stream does not have it: a twelfth, at most 3.5 days.
     pub activate_anyway: Duration,
@@ -78,7 +78,8 @@ impl Ca {
                     done.prepared.push(next.row.id.clone());
                 }
                 Some(next) if left < times.activate => {
-                    let is_delivered = self.deliveries.behind(next.row.published) == 0;
+                    let is_delivered = self.deliveries.behind(next.row.published) == 0
+                        && self.until_propagated(&next.row).is_zero();
                     if is_delivered || left < times.activate_anyway {
                         let _changing = self.changing.lock().await;
                         let id = next.row.id.clone();

@@ -76,6 +76,9 @@ pub enum ServeError {
     /// The descriptor set does not serve reflection.
     #[error("cannot serve reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// A task of it panicked.
+    #[error("a server's task panicked: {0}")]
+    Panicked(String),
     /// It ended by itself.
     #[error("the workload socket ended: {0}")]
     Ended(#[from] tonic::transport::Error),

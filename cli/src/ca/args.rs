@@ -38,6 +38,12 @@ pub enum CaCommand {
         after_help = "Example:\n  portcullis ca bundle show --data ca > example.org.json"
     )]
     Bundle(BundleCommand),
+    /// Fetch the bundles of other trust domains from where they publish them
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis ca federation list --data ca"
+    )]
+    Federation(FederationCommand),
     /// Verify and read the audit journal
     #[command(
         subcommand,
@@ -351,6 +357,88 @@ pub enum DeleteMode {
     Delete,
     /// They no longer federate with it.
     Dissociate,
+}
+
+/// Verbs of `ca federation`.
+#[derive(Debug, Subcommand)]
+pub enum FederationCommand {
+    /// Fetch the bundle of another trust domain from now on
+    #[command(
+        after_help = "Example:\n  portcullis ca federation create --trust-domain other.org --url https://spire.other.org:8443 \\\n    --profile https_spiffe --endpoint-id spiffe://other.org/spire/server --bundle other.org.json"
+    )]
+    Create(RelationshipArgs),
+    /// Fetch it from elsewhere, or authenticate the endpoint in another way
+    #[command(
+        after_help = "Example:\n  portcullis ca federation update --trust-domain other.org --url https://bundle.other.org --profile https_web"
+    )]
+    Update(RelationshipArgs),
+    /// List the trust domains, how the last attempts went and when the next is
+    #[command(after_help = "Example:\n  portcullis ca federation list")]
+    List(DataArg),
+    /// Show one of them
+    #[command(after_help = "Example:\n  portcullis ca federation show other.org")]
+    Show {
+        /// Where the server keeps its data.
+        #[command(flatten)]
+        data: DataArg,
+        /// Whose bundle, with or without `spiffe://`
+        #[arg(value_name = "TD")]
+        trust_domain: String,
+    },
+    /// Fetch a bundle no longer; the one that is known stays until `ca bundle delete`
+    #[command(after_help = "Example:\n  portcullis ca federation delete other.org")]
+    Delete {
+        /// Where the server keeps its data.
+        #[command(flatten)]
+        data: DataArg,
+        /// Whose bundle, with or without `spiffe://`
+        #[arg(value_name = "TD")]
+        trust_domain: String,
+    },
+    /// Fetch a bundle now
+    #[command(after_help = "Example:\n  portcullis ca federation refresh other.org")]
+    Refresh {
+        /// Where the server keeps its data.
+        #[command(flatten)]
+        data: DataArg,
+        /// Whose bundle, with or without `spiffe://`
+        #[arg(value_name = "TD")]
+        trust_domain: String,
+    },
+}
+
+/// `ca federation create`, `ca federation update`.
+#[derive(Clone, Debug, Args)]
+pub struct RelationshipArgs {
+    /// Where the server keeps its data.
+    #[command(flatten)]
+    pub data: DataArg,
+    /// Whose bundle, with or without `spiffe://`
+    #[arg(long, value_name = "TD")]
+    pub trust_domain: String,
+    /// Where it is published
+    #[arg(long, value_name = "URL")]
+    pub url: String,
+    /// How that place is authenticated
+    #[arg(long, value_enum, value_name = "PROFILE")]
+    pub profile: RelationshipProfile,
+    /// SPIFFE ID of the endpoint, for https_spiffe
+    #[arg(long, value_name = "ID")]
+    pub endpoint_id: Option<String>,
+    /// Bundle to begin with, a SPIFFE document or PEM, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
+}
+
+/// `--profile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RelationshipProfile {
+    /// By the certificate of its host, as on the web.
+    #[value(name = "https_web")]
+    HttpsWeb,
+    /// By its X.509-SVID.
+    #[value(name = "https_spiffe")]
+    HttpsSpiffe,
 }
 
 /// Verbs of `ca audit`.

@@ -1,15 +1,17 @@
 //! From flags, environment and configuration to what the certificate authority is made from.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use portcullis_ca::ca::{KeyStorage, Options};
 use portcullis_ca::key::disk::Secret;
 use portcullis_ca::store;
 use portcullis_ca::trust_domain::TrustDomain;
+use portcullis_ca::web::{WebContent, WebIdentity, WebOptions};
 
 use super::args::{DataArg, InitArgs};
-use crate::config::{CaConfig, Config};
+use crate::config::{CaConfig, Config, WebConfig};
 
 /// The trust domain of a folder that nobody named one for.
 const DEFAULT_TRUST_DOMAIN: &str = "example.org";
@@ -84,7 +86,20 @@ fn apply(options: &mut Options, ca: &CaConfig) -> anyhow::Result<()> {
     if let Some(key) = &ca.jwt_key {
         options.jwt_key = key.parse()?;
     }
-    options.jwt_issuer = ca.jwt_issuer.clone();
+    if let Some(hint) = ca.refresh_hint {
+        options.refresh_hint = hint;
+    }
+    // A successor is prepared half a life ahead and signs a third of it later: three hints must fit in between.
+    let longest = options.authority_ttl / 12;
+    options.refresh_hint = options
+        .refresh_hint
+        .min(longest)
+        .max(Duration::from_secs(1));
+    options.federation_roots = ca.federation_roots.clone();
+    if let Some(interval) = ca.federation_interval {
+        options.federation_interval = interval;
+    }
+    options.jwt_issuer = issuer(ca)?;
     options.upstream = match (&ca.upstream_certificate, &ca.upstream_key) {
         (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
         (None, None) => None,
@@ -96,6 +111,64 @@ fn apply(options: &mut Options, ca: &CaConfig) -> anyhow::Result<()> {
         (false, None) => KeyStorage::Disk(Secret::File),
     };
     Ok(())
+}
+
+/// `iss` of tokens: what OpenID Connect clients look it up by, where they do.
+fn issuer(ca: &CaConfig) -> anyhow::Result<Option<String>> {
+    match (
+        &ca.jwt_issuer,
+        ca.oidc.as_ref().and_then(|oidc| oidc.issuer.as_ref()),
+    ) {
+        (Some(jwt), Some(oidc)) if jwt != oidc => anyhow::bail!(
+            "`ca.oidc.issuer` is `{oidc}` and `ca.jwt_issuer` is `{jwt}`: they are the same thing, leave one of them out"
+        ),
+        (jwt, oidc) => Ok(oidc.or(jwt.as_ref()).cloned()),
+    }
+}
+
+/// The web listeners of the configuration.
+///
+/// # Errors
+/// When something of one is missing or unusable.
+pub fn web(ca: &CaConfig, options: &Options) -> anyhow::Result<Vec<WebOptions>> {
+    let mut all = Vec::new();
+    if let Some(endpoint) = &ca.bundle_endpoint {
+        all.push(listener(
+            "ca.bundle_endpoint",
+            endpoint,
+            WebContent::Bundle,
+        )?);
+    }
+    if let Some(oidc) = &ca.oidc {
+        let issuer = options.jwt_issuer.clone();
+        let issuer =
+            issuer.context("`ca.oidc.issuer` is missing: the URL that clients look it up by")?;
+        all.push(listener("ca.oidc", oidc, WebContent::Oidc { issuer })?);
+    }
+    Ok(all)
+}
+
+fn listener(section: &str, config: &WebConfig, content: WebContent) -> anyhow::Result<WebOptions> {
+    let listen = config.listen.as_deref();
+    let listen = listen.with_context(|| format!("`{section}.listen` is missing"))?;
+    let files = match (&config.certificate, &config.key) {
+        (Some(certificate), Some(key)) => Some(WebIdentity::Files {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        (None, None) => None,
+        _ => anyhow::bail!("`{section}` needs both `certificate` and `key`"),
+    };
+    let identity = match (files, &content) {
+        (Some(files), _) => files,
+        (None, WebContent::Bundle) => WebIdentity::Svid,
+        (None, WebContent::Oidc { .. }) => WebIdentity::Plain,
+    };
+    Ok(WebOptions {
+        listen: listen.parse()?,
+        identity,
+        content,
+    })
 }
 
 fn passphrase(ca: &CaConfig) -> anyhow::Result<Option<String>> {

@@ -36,7 +36,8 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
         if let Some(folder) = socket.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let server = Server::start(ServerOptions { ca, socket }).await?;
+        let web = options::web(&config.ca, &ca)?;
+        let server = Server::start(ServerOptions { ca, socket, web }).await?;
         tracing::info!(
             trust_domain = %server.ca().trust_domain(),
             data = %server.ca().options().data.display(),
@@ -44,6 +45,9 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
             entries = server.ca().registry().index().len(),
             "serving identities"
         );
+        for address in server.web() {
+            tracing::info!(%address, "listening");
+        }
         server.run(stop).await?;
         anyhow::Ok(())
     })?;

@@ -58,6 +58,14 @@ fn human(out: &mut impl Write, status: &api::GetStatusResponse) -> io::Result<()
         "Bundle       : sequence {}, and {} of other trust domains",
         status.bundle_sequence, status.federated_bundles
     )?;
+    for one in &status.federations {
+        let state = match (one.error.as_str(), one.refreshed_at) {
+            ("", 0) => "not fetched yet".to_owned(),
+            ("", at) => format!("sequence {}, fetched {}", one.sequence, time(at)),
+            (error, _) => format!("failed {} times: {error}", one.failures),
+        };
+        writeln!(out, "Federation   : {}, {state}", one.trust_domain)?;
+    }
     for authority in &status.authorities {
         writeln!(out)?;
         writeln!(

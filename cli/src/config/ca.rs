@@ -36,6 +36,29 @@ pub struct CaConfig {
     pub upstream_certificate: Option<PathBuf>,
     /// `ca.upstream.key`.
     pub upstream_key: Option<PathBuf>,
+    /// `ca.refresh_hint`.
+    pub refresh_hint: Option<Duration>,
+    /// `ca.bundle_endpoint`.
+    pub bundle_endpoint: Option<WebConfig>,
+    /// `ca.oidc`.
+    pub oidc: Option<WebConfig>,
+    /// `ca.federation.authorities`.
+    pub federation_roots: Option<PathBuf>,
+    /// `ca.federation.interval`.
+    pub federation_interval: Option<Duration>,
+}
+
+/// A web listener: `ca.bundle_endpoint`, `ca.oidc`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebConfig {
+    /// `listen`.
+    pub listen: Option<String>,
+    /// `certificate`.
+    pub certificate: Option<PathBuf>,
+    /// `key`.
+    pub key: Option<PathBuf>,
+    /// `issuer`.
+    pub issuer: Option<String>,
 }
 
 /// Reads the section; relative paths are relative to `folder`.
@@ -57,6 +80,20 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
                 let words = [("disk", false), ("memory", true)];
                 ca.keys_in_memory = reader.word(node, &words).unwrap_or_default();
             }
+            "refresh_hint" => ca.refresh_hint = lifetime(reader, node),
+            "bundle_endpoint" => {
+                ca.bundle_endpoint = Some(web(reader, node, "ca.bundle_endpoint", folder));
+            }
+            "oidc" => ca.oidc = Some(web(reader, node, "ca.oidc", folder)),
+            "federation" => {
+                for (name, node) in reader.fields(node, "ca.federation") {
+                    match name {
+                        "authorities" => ca.federation_roots = path(reader, node, folder),
+                        "interval" => ca.federation_interval = lifetime(reader, node),
+                        _ => {}
+                    }
+                }
+            }
             "upstream" => {
                 for (name, node) in reader.fields(node, "ca.upstream") {
                     let path = path(reader, node, folder);
@@ -71,6 +108,28 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
         }
     }
     ca
+}
+
+fn web(reader: &mut Reader, node: &Node, section: &str, folder: &Path) -> WebConfig {
+    let mut web = WebConfig::default();
+    for (name, node) in reader.fields(node, section) {
+        match name {
+            "listen" => {
+                web.listen =
+                    reader
+                        .text(node, "an address")
+                        .map(|text| match text.strip_prefix("unix:") {
+                            Some(path) => format!("unix:{}", folder.join(path).display()),
+                            None => text.to_owned(),
+                        });
+            }
+            "certificate" => web.certificate = path(reader, node, folder),
+            "key" => web.key = path(reader, node, folder),
+            "issuer" => web.issuer = reader.text(node, "an issuer").map(Into::into),
+            _ => {}
+        }
+    }
+    web
 }
 
 fn path(reader: &mut Reader, node: &Node, folder: &Path) -> Option<PathBuf> {
