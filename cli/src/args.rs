@@ -168,6 +168,18 @@ pub enum AuthzCommand {
             portcullis authz config haproxy --config portcullis.yaml --into haproxy/"
     )]
     Config(ConfigArgs),
+    /// Follow the decisions of a running service, as they happen
+    #[command(
+        after_help = "Example:\n  portcullis authz tail --management 127.0.0.1:9901 --denied\n  \
+            portcullis authz tail --config portcullis.yaml --denied --explain"
+    )]
+    Tail(TailArgs),
+    /// Watch a running service: rates, latency, who is denied and why
+    #[command(
+        after_help = "Example:\n  portcullis authz top --management 127.0.0.1:9901\n  \
+            portcullis authz top --config portcullis.yaml --once"
+    )]
+    Top(TopArgs),
 }
 
 /// `policy check`.
@@ -263,6 +275,48 @@ pub struct ServeArgs {
     /// Files and folders to serve and watch; in place of `policies` [env: PORTCULLIS_POLICIES=]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub policies: Vec<PathBuf>,
+}
+
+/// `authz tail`.
+#[derive(Clone, Debug, Args)]
+pub struct TailArgs {
+    /// Where the service is seen from.
+    #[command(flatten)]
+    pub management: ManagementArg,
+    /// Denials only
+    #[arg(long)]
+    pub denied: bool,
+    /// Tell why, rule by rule, field by field
+    #[arg(long)]
+    pub explain: bool,
+    /// End after this many decisions
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// `authz top`.
+#[derive(Clone, Debug, Args)]
+pub struct TopArgs {
+    /// Where the service is seen from.
+    #[command(flatten)]
+    pub management: ManagementArg,
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+    pub interval: f64,
+    /// Print the view once, after one interval, instead of showing it
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `--management`.
+#[derive(Clone, Debug, Args)]
+pub struct ManagementArg {
+    /// Address of the service's management listener; in place of `management.address`
+    #[arg(long, env = "PORTCULLIS_MANAGEMENT", value_name = "ADDR")]
+    pub management: Option<String>,
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
 }
 
 /// `authz config`.

@@ -89,6 +89,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Authz(AuthzCommand::Serve(args)) => authz::serve::run(&args, &global),
         Command::Authz(AuthzCommand::Config(args)) => authz::config::run(&args),
+        Command::Authz(AuthzCommand::Tail(args)) => authz::tail::run(&args, global.output),
+        Command::Authz(AuthzCommand::Top(args)) => authz::top::run(&args),
         Command::Ca(command) => ca::run(command, &global),
         Command::Svid(command) => svid::run(command, &global),
         Command::Dev(args) => dev::run(&args, &global),

@@ -20,6 +20,8 @@ mod dev;
 mod explain;
 #[path = "cli/federation.rs"]
 mod federation;
+#[path = "cli/follow.rs"]
+mod follow;
 #[path = "cli/proxy_config.rs"]
 mod proxy_config;
 #[path = "cli/reference.rs"]

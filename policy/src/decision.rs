@@ -1,9 +1,9 @@
 //! The answer to a request, with its reasons.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The answer. Never to be mixed with a policy's *effect*.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// The request may pass.
@@ -27,7 +27,7 @@ impl Verdict {
 }
 
 /// Why: a closed set, also used as metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     // allow
@@ -164,7 +164,7 @@ impl Reason {
 }
 
 /// The dry-run rules that matched on their own, as Envoy's shadow engines report them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shadow {
     /// First dry-run ALLOW rule that matched.
     pub allow: Option<String>,
@@ -173,7 +173,7 @@ pub struct Shadow {
 }
 
 /// What the verdict would be with the policies on trial enforced too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DryRun {
     /// Verdict of enforced and dry-run (or candidate) policies together.
     pub decision: Verdict,
@@ -186,7 +186,7 @@ pub struct DryRun {
 }
 
 /// The decision on one request. Serialises to the contract's JSON, without `line`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Allow or deny.
     pub decision: Verdict,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub mod code;
 mod render;
@@ -23,7 +23,7 @@ pub enum Severity {
 }
 
 /// A place in a source text. Lines and columns are 1-based; columns count characters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Location {
     /// Path as the user gave it, `<stdin>` for standard input, empty when nothing stands behind it.
     pub file: Arc<str>,

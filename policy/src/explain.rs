@@ -3,7 +3,9 @@
 mod steps;
 mod story;
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::decision::Decision;
 use crate::diagnostic::Location;
@@ -11,7 +13,7 @@ use crate::diagnostic::Location;
 pub(crate) use story::explain;
 
 /// How one rule fared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Every clause held.
@@ -23,7 +25,7 @@ pub enum Outcome {
 }
 
 /// One clause of a rule against one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClauseReport {
     /// Path inside the policy, such as `spec.rules[0].from[1].source.notPrincipals`.
     pub field: String,
@@ -40,7 +42,7 @@ pub struct ClauseReport {
 }
 
 /// One alternative of `from` or `to`: clauses ANDed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlternativeReport {
     /// Path inside the policy, such as `spec.rules[0].from[1]`; `spec.rules[0].when` for conditions.
     pub field: String,
@@ -51,7 +53,7 @@ pub struct AlternativeReport {
 }
 
 /// One rule against one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleReport {
     /// `namespace/name#rule[i]`.
     pub id: String,
@@ -76,7 +78,7 @@ pub struct RuleReport {
 }
 
 /// The whole story of one decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The decision itself.
     pub decision: Decision,
@@ -87,7 +89,7 @@ pub struct Explanation {
     /// Target: sidecar, gateway, waypoint or ztunnel.
     pub target: Option<String>,
     /// `http` or `tcp`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// The path that rules saw, when it differs from the one that arrived.
     pub normalised_path: Option<String>,
     /// One sentence per step of the evaluation, in order (PeerAuthentication, tokens, CUSTOM,

@@ -278,7 +278,8 @@ pub fn summary(request: &Request) -> String {
 }
 
 /// `text` without control characters (a terminal would obey them), cut at 80 characters.
-fn clipped(text: &str) -> String {
+#[must_use]
+pub fn clipped(text: &str) -> String {
     let mut clipped: String = text
         .chars()
         .take(80)

@@ -84,7 +84,7 @@ fn refused(invalid: &Invalid, revision: &str) -> Explanation {
         destination: None,
         destination_from: String::new(),
         target: None,
-        protocol: "http",
+        protocol: "http".into(),
         normalised_path: None,
         steps: vec![format!("{invalid}: denied before any rule was asked")],
         rules: Vec::new(),
@@ -99,9 +99,17 @@ fn write(
     story: &Explanation,
     all: bool,
 ) -> std::io::Result<()> {
+    writeln!(out, "{BOLD}request {number}{BOLD:#}: {asked}")?;
+    write_story(out, story, all)
+}
+
+/// Writes the verdict, what applied, and the rules that told.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn write_story(out: &mut impl Write, story: &Explanation, all: bool) -> std::io::Result<()> {
     let decision = &story.decision;
     let style = style(decision.decision);
-    writeln!(out, "{BOLD}request {number}{BOLD:#}: {asked}")?;
     writeln!(
         out,
         "{style}{}{style:#}: {}",

@@ -14,10 +14,10 @@ use super::run::{Folder, WEB, request, wait};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in a process of its own, killed when the test ends.
-struct Serving {
+pub struct Serving {
     child: Child,
     log: mpsc::Receiver<String>,
-    endpoint: Endpoint,
+    pub endpoint: Endpoint,
 }
 
 impl Drop for Serving {
@@ -28,7 +28,7 @@ impl Drop for Serving {
 }
 
 impl Serving {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -67,14 +67,14 @@ impl Serving {
         }
     }
 
-    fn ask(&self, path: &str) -> i32 {
+    pub fn ask(&self, path: &str) -> i32 {
         let check = check_request::from_json(request(path).trim().as_bytes()).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let answer = runtime.block_on(client::check(&self.endpoint, check));
         answer.unwrap().status.unwrap().code
     }
 
-    fn stop(mut self) -> i32 {
+    pub fn stop(mut self) -> i32 {
         let pid = self.child.id().to_string();
         let kill = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
         assert!(kill.success());

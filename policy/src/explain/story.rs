@@ -27,9 +27,9 @@ pub(crate) fn explain(
 ) -> Explanation {
     let mut told = Explanation {
         protocol: if request.http.is_some() {
-            "http"
+            "http".into()
         } else {
-            "tcp"
+            "tcp".into()
         },
         destination: None,
         destination_from: String::new(),
