@@ -67,6 +67,10 @@ pub async fn open(endpoint: &Endpoint, path: &str) -> anyhow::Result<Response<In
                 let stream = UnixStream::connect(socket).await;
                 ask(stream.with_context(|| lost(endpoint))?, path).await
             }
+            // Only who was started by it knows where it leads.
+            Endpoint::Activated(_) => bail!(
+                "`{endpoint}` is a socket that systemd hands over; name its address by `--management`"
+            ),
         }
     };
     let Ok(opened) = timeout(PATIENCE, opened).await else {
