@@ -109,16 +109,24 @@ pub enum AuthorityError {
 }
 
 impl Authority {
-    /// True while it may sign: it is active, has its key, and its time is not over.
+    /// True while it may sign: it is active, has its key, and its time has come and is not over. The clock may have been
+    /// set back: what it signs then would be valid for nobody.
     #[must_use]
     pub fn can_sign(&self, now: SystemTime) -> bool {
-        self.row.state == AuthorityState::Active && self.key.is_some() && now < self.row.not_after
+        self.row.state == AuthorityState::Active && self.key.is_some() && self.is_valid(now)
     }
 
-    /// True while it belongs into the bundle.
+    /// True within its validity.
     #[must_use]
-    pub fn is_published(&self, now: SystemTime) -> bool {
-        self.row.state != AuthorityState::Revoked && now < self.row.not_after
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.row.not_before <= now && now < self.row.not_after
+    }
+
+    /// True while it belongs into the bundle: until it is revoked, or pruned after its end. The time alone changes
+    /// nothing: the same sequence is the same content (SPIFFE Trust Domain and Bundle §4.1.1).
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.row.state != AuthorityState::Revoked
     }
 }
 

@@ -228,7 +228,6 @@ impl Ca {
                 &trust_domain,
                 0,
                 options.refresh_hint,
-                clock.now(),
             ))),
             started: clock.now(),
             options,
@@ -362,7 +361,6 @@ impl Ca {
             &self.options.trust_domain,
             sequence,
             self.options.refresh_hint,
-            self.clock.now(),
         );
         *self
             .authorities
@@ -420,7 +418,7 @@ async fn claim(store: &Store, options: &Options) -> Result<(), OpenError> {
                 options.trust_domain.as_str(),
             )
             .await?;
-            transaction.commit().await.map_err(StoreError::from)?;
+            transaction.commit().await?;
             Ok(())
         }
     }

@@ -19,6 +19,7 @@ pub mod delivery;
 mod der;
 pub mod dns_name;
 pub mod entry;
+mod fail;
 pub mod federation;
 pub mod identities;
 pub mod inspect;

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
-use sqlx::{Sqlite, Transaction};
 use tokio::sync::watch;
 
 use crate::bundle::Bundle;
@@ -403,16 +402,19 @@ impl Registry {
 
     async fn finish(
         &self,
-        transaction: Transaction<'_, Sqlite>,
+        transaction: store::OpenTransaction<'_>,
         records: Vec<Record>,
     ) -> Result<(), RegistryError> {
+        crate::fail::point("written");
         self.journal.append(records).await?;
+        crate::fail::point("recorded");
         if let Err(error) = transaction.commit().await {
             // The journal says more than what is: it says so, too.
             let undone = Record::new("registry_change_undone").with("cause", error.to_string());
             self.journal.append(vec![undone]).await?;
             return Err(error.into());
         }
+        crate::fail::point("committed");
         Ok(())
     }
 }

@@ -44,7 +44,15 @@ impl Meta {
 /// The store. Whoever writes holds it alone.
 #[derive(Debug)]
 pub struct Store {
-    connection: Mutex<SqliteConnection>,
+    options: SqliteConnectOptions,
+    connection: Mutex<Connection>,
+}
+
+/// The connection, and whether the last transaction on it was committed.
+#[derive(Debug)]
+struct Connection {
+    sqlite: SqliteConnection,
+    is_clean: bool,
 }
 
 /// A database that cannot be opened, read or written.
@@ -110,29 +118,85 @@ impl Store {
             .await
             .map_err(|error| failed(error.to_string()))?;
         Ok(Self {
-            connection: Mutex::new(connection),
+            options,
+            connection: Mutex::new(Connection {
+                sqlite: connection,
+                is_clean: true,
+            }),
         })
     }
 
     /// The connection, alone.
     pub(crate) async fn writer(&self) -> Writer<'_> {
-        Writer(self.connection.lock().await)
+        Writer {
+            options: &self.options,
+            connection: self.connection.lock().await,
+        }
     }
 
     /// Closes the database: what the write-ahead log holds goes into the file.
     pub async fn close(self) {
         // All was durable at commit; only the log's length is at stake here.
-        let _ = self.connection.into_inner().close().await;
+        let _ = self.connection.into_inner().sqlite.close().await;
     }
 }
 
 /// The only one who writes now.
-pub(crate) struct Writer<'a>(MutexGuard<'a, SqliteConnection>);
+pub(crate) struct Writer<'a> {
+    options: &'a SqliteConnectOptions,
+    connection: MutexGuard<'a, Connection>,
+}
 
 impl Writer<'_> {
+    /// Begins a transaction on another connection: it sees what is stored, not what somebody believes to have stored.
+    pub(crate) async fn begin_anew(&mut self) -> Result<OpenTransaction<'_>, StoreError> {
+        self.connection.is_clean = false;
+        self.begin().await
+    }
+
     /// Begins a transaction; dropping it undoes everything.
-    pub(crate) async fn begin(&mut self) -> Result<Transaction<'_, Sqlite>, StoreError> {
-        Ok(self.0.begin().await?)
+    ///
+    /// After one that was not committed the connection is another one: when the disk fails, SQLite may be left within a
+    /// transaction that its driver takes for over, and what is committed after that is in memory only.
+    pub(crate) async fn begin(&mut self) -> Result<OpenTransaction<'_>, StoreError> {
+        let connection = &mut *self.connection;
+        if !connection.is_clean {
+            connection.sqlite = self.options.connect().await?;
+        }
+        connection.is_clean = false;
+        Ok(OpenTransaction {
+            transaction: connection.sqlite.begin().await?,
+            is_clean: &mut connection.is_clean,
+        })
+    }
+}
+
+/// A transaction that is undone unless it is committed.
+pub(crate) struct OpenTransaction<'a> {
+    transaction: Transaction<'a, Sqlite>,
+    is_clean: &'a mut bool,
+}
+
+impl OpenTransaction<'_> {
+    /// Makes it durable.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.transaction.commit().await?;
+        *self.is_clean = true;
+        Ok(())
+    }
+}
+
+impl<'a> std::ops::Deref for OpenTransaction<'a> {
+    type Target = Transaction<'a, Sqlite>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.transaction
+    }
+}
+
+impl std::ops::DerefMut for OpenTransaction<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.transaction
     }
 }
 

@@ -30,6 +30,8 @@ mod reference;
 mod run;
 #[path = "cli/serve.rs"]
 mod serve;
+#[path = "cli/storage.rs"]
+mod storage;
 #[path = "cli/svid.rs"]
 mod svid;
 #[path = "cli/usage.rs"]

@@ -1,7 +1,7 @@
 //! All authorities at one moment, and the bundle that follows from them.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Authority;
 use crate::bundle::{Bundle, JwtAuthority, JwtKey, X509Authority};
@@ -23,14 +23,13 @@ impl AuthoritySet {
         trust_domain: &TrustDomain,
         sequence: u64,
         refresh_hint: Duration,
-        now: SystemTime,
     ) -> Self {
         let mut bundle = Bundle::empty(trust_domain.clone());
         bundle.sequence = sequence;
         bundle.refresh_hint = Some(refresh_hint);
         for authority in authorities
             .iter()
-            .filter(|authority| authority.is_published(now))
+            .filter(|authority| authority.is_published())
         {
             add(&mut bundle, authority);
         }

@@ -13,6 +13,7 @@ use super::Ca;
 use crate::authority::Authority;
 use crate::caller::Caller;
 use crate::entry::Entry;
+use crate::fail;
 use crate::identities::IssueError;
 use crate::journal::{JournalError, Record, rfc3339};
 use crate::jwt_svid::PreparedJwt;
@@ -176,6 +177,7 @@ impl Ca {
         let intents = prepared.iter().flatten();
         let intents = intents.map(|(leaf, entry)| record("x509_prepared", leaf, entry.as_ref()));
         self.journal.append(intents.collect()).await?;
+        fail::point("intended");
         let mut issued = Vec::with_capacity(prepared.len());
         let mut records = Vec::with_capacity(prepared.len());
         for item in prepared {
@@ -217,7 +219,9 @@ impl Ca {
                 }
             }
         }
+        fail::point("signed");
         self.journal.append(records).await?;
+        fail::point("issued");
         Ok(issued)
     }
 
@@ -265,6 +269,7 @@ impl Ca {
             record("jwt_prepared", token, audiences, entry.as_ref())
         });
         self.journal.append(intents.collect()).await?;
+        fail::point("intended");
         let mut issued = Vec::with_capacity(prepared.len());
         let mut records = Vec::with_capacity(prepared.len());
         for item in prepared {
@@ -308,7 +313,9 @@ impl Ca {
                 }
             }
         }
+        fail::point("signed");
         self.journal.append(records).await?;
+        fail::point("issued");
         Ok(issued)
     }
 

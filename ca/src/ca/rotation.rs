@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Ca;
 use crate::authority::{self, Authority, AuthorityError};
+use crate::fail;
 use crate::journal::{Record, rfc3339};
 use crate::key::SigningKey;
 use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta};
@@ -40,7 +41,7 @@ impl Ca {
             }
             let is_first = !set.all().iter().any(|known| known.row.kind == kind);
             let prepared = set.newest(kind, AuthorityState::Prepared);
-            let ready = prepared.filter(|ready| ready.key.is_some() && now < ready.row.not_after);
+            let ready = prepared.filter(|ready| ready.key.is_some() && ready.is_valid(now));
             let mut next = match ready {
                 Some(ready) => Authority::clone(ready),
                 None => self.make(kind).await?,
@@ -295,7 +296,9 @@ impl Ca {
         };
         // The key is on disk before anything is published that only it can sign for.
         if let Some(keys) = &self.keys {
+            fail::point("key made");
             keys.store(&authority.row.id, &key)?;
+            fail::point("key stored");
         }
         Ok(authority)
     }
@@ -349,6 +352,7 @@ impl Ca {
                 .await
                 .map_err(|error| failed(&error))?;
         }
+        fail::point("written");
         let records = plan
             .records
             .into_iter()
@@ -357,12 +361,14 @@ impl Ca {
             .append(records.collect())
             .await
             .map_err(|error| failed(&error))?;
+        fail::point("recorded");
         transaction.commit().await.map_err(|error| failed(&error))?;
-        let mut look = writer.begin().await.map_err(|error| failed(&error))?;
+        fail::point("committed");
+        let mut look = writer.begin_anew().await.map_err(|error| failed(&error))?;
         let stored = AuthorityRow::all(&mut look)
             .await
             .map_err(|error| failed(&error))?;
-        drop(look);
+        look.commit().await.map_err(|error| failed(&error))?;
         let mut authorities: Vec<Arc<Authority>> = Vec::with_capacity(stored.len());
         for row in stored {
             let changed = plan
@@ -383,12 +389,15 @@ impl Ca {
             authority.row = row;
             authorities.push(Arc::new(authority));
         }
+        fail::point("read back");
         self.swap(authorities, sequence);
+        fail::point("published");
         Ok(())
     }
 
     /// A key file that stays behind signs nothing: its authority is not in the bundle.
     pub(super) fn forget_key(&self, id: &str) {
+        fail::point("over");
         if let Some(Err(error)) = self.keys.as_ref().map(|keys| keys.remove(id)) {
             tracing::warn!(%error, "the private key of an authority that is over could not be removed");
         }

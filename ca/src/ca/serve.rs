@@ -252,7 +252,7 @@ impl Ca {
     }
 
     fn may_serve(&self, cached: &Cached, entry: &Entry) -> bool {
-        cached.is_fresh(entry, self.clock.now())
+        cached.is_fresh(entry, self.clock.now(), self.options.backdate)
             && is_trusted(&self.authorities(), &cached.authority)
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -28,6 +28,8 @@ pub(super) struct Cached {
     entry_revision: i64,
     /// Identifier of the authority that signed it.
     pub(super) authority: String,
+    /// When it was issued; it is valid from a little before.
+    issued_at: SystemTime,
     /// Half of its life.
     pub(super) renew_at: SystemTime,
 }
@@ -36,6 +38,7 @@ impl Cached {
     pub(super) fn new(svid: X509Svid, entry: &Entry, authority: String, now: SystemTime) -> Self {
         let life = svid.not_after.duration_since(now).unwrap_or_default();
         Self {
+            issued_at: now,
             renew_at: now.checked_add(life / 2).unwrap_or(now),
             svid: Arc::new(svid),
             plain: Arc::default(),
@@ -45,11 +48,12 @@ impl Cached {
     }
 
     /// True while it may be served for `entry`; whether its authority is still trusted is the caller's to ask.
-    pub(super) fn is_fresh(&self, entry: &Entry, now: SystemTime) -> bool {
+    pub(super) fn is_fresh(&self, entry: &Entry, now: SystemTime, backdate: Duration) -> bool {
         self.entry_revision == entry.revision_number
             && now < self.renew_at
-            // A clock that was set back would serve it for ever.
             && self.svid.not_after > now
+            // After a clock was set back it would not be valid yet.
+            && now.checked_add(backdate).is_none_or(|now| now >= self.issued_at)
     }
 
     /// The SVID, with its hint or without.

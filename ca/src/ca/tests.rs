@@ -8,6 +8,8 @@ use crate::identities::{Identities as _, IssueError, X509Svid};
 use crate::journal::read::verify;
 use crate::spiffe_id::SpiffeId;
 
+mod clocks;
+mod crash;
 mod crypto;
 mod life;
 mod speed;
@@ -25,6 +27,10 @@ impl TestClock {
 
     pub(crate) fn advance(&self, by: Duration) {
         *self.0.lock().unwrap() += by;
+    }
+
+    pub(crate) fn set_back(&self, by: Duration) {
+        *self.0.lock().unwrap() -= by;
     }
 }
 
