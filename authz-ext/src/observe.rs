@@ -13,7 +13,9 @@ pub mod fields;
 pub mod follow;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 pub mod sample;
+pub mod trace_context;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,8 +29,10 @@ use tonic::codegen::http::HeaderMap;
 
 use self::event::DecisionEvent;
 use self::follow::{Filter, Follow, Followers, Subject, TooManyFollowers};
-use self::log::Log;
+use self::log::{Fate, Log, Output};
 use self::metrics::{Metrics, Sources};
+use self::otlp::{Exporters, OtlpError, Queue};
+use self::trace_context::TraceContext;
 use crate::endpoint::Endpoint;
 
 /// Time between two warnings of losses.
@@ -43,6 +47,49 @@ pub struct Options {
     pub fields: fields::Options,
     /// The decision log; `None` for none.
     pub log: Option<log::Options>,
+    /// The OpenTelemetry collector; `None` for none.
+    pub otlp: Option<otlp::Options>,
+}
+
+/// Why decisions cannot be told as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The decision log.
+    #[error("cannot open the decision log: {0}")]
+    Log(io::Error),
+    /// The collector.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+}
+
+/// The decision log, whatever it is made of.
+#[derive(Debug)]
+enum Logged {
+    Lines(Log),
+    Records(Queue),
+}
+
+impl Logged {
+    fn has_room(&self) -> bool {
+        match self {
+            Self::Lines(log) => log.has_room(),
+            Self::Records(queue) => queue.has_room(),
+        }
+    }
+
+    fn offer(&self, event: &Arc<DecisionEvent>) {
+        match self {
+            Self::Lines(log) => log.offer(event),
+            Self::Records(queue) => queue.offer(event),
+        }
+    }
+
+    fn fate(&self) -> &Fate {
+        match self {
+            Self::Lines(log) => log.fate(),
+            Self::Records(queue) => queue.fate(),
+        }
+    }
 }
 
 /// Hears of every decision. Clones are the same observer.
@@ -54,7 +101,8 @@ pub struct Observer {
 #[derive(Debug, Default)]
 struct Inner {
     fields: fields::Options,
-    log: Option<(log::Options, Log)>,
+    log: Option<(log::Options, Logged)>,
+    spans: Option<Queue>,
     metrics: Metrics,
     followers: Followers,
     sources: OnceLock<Sources>,
@@ -64,14 +112,18 @@ struct Inner {
 #[derive(Debug, Default)]
 pub(crate) struct Untold {
     log: Option<log::Closing>,
+    exporters: Exporters,
 }
 
 impl Untold {
     /// Writes it, for at most `limit`.
     pub(crate) async fn close(self, limit: Duration) {
-        if let Some(log) = self.log {
-            log.close(limit).await;
-        }
+        let log = async {
+            if let Some(log) = self.log {
+                log.close(limit).await;
+            }
+        };
+        tokio::join!(log, self.exporters.close(limit));
     }
 }
 
@@ -95,20 +147,30 @@ pub struct Decided<'a> {
 }
 
 impl Observer {
-    /// An observer that tells as `options` say.
+    /// An observer that tells as `options` say, on the runtime that it is called on.
     ///
     /// # Errors
-    /// When the decision log cannot be opened.
-    pub(crate) fn start(options: &Options) -> io::Result<(Self, Untold)> {
+    /// [`ObserveError`].
+    pub(crate) fn start(options: &Options) -> Result<(Self, Untold), ObserveError> {
         let mut untold = Untold::default();
         let mut inner = Inner {
             fields: options.fields.clone(),
             ..Inner::default()
         };
         if let Some(wanted) = &options.log {
-            let (log, closing) = Log::start(&wanted.output, wanted.queue)?;
-            inner.log = Some((wanted.clone(), log));
-            untold.log = Some(closing);
+            let logged = if wanted.output == Output::Otlp {
+                let collector = options.otlp.as_ref().ok_or(OtlpError::NoCollector)?;
+                Logged::Records(untold.exporters.records(collector, wanted.queue)?)
+            } else {
+                let started = Log::start(&wanted.output, wanted.queue);
+                let (log, closing) = started.map_err(ObserveError::Log)?;
+                untold.log = Some(closing);
+                Logged::Lines(log)
+            };
+            inner.log = Some((wanted.clone(), logged));
+        }
+        if let Some(collector) = options.otlp.as_ref().filter(|otlp| otlp.traces) {
+            inner.spans = Some(untold.exporters.spans(collector)?);
         }
         let inner = Arc::new(inner);
         Ok((Self { inner }, untold))
@@ -123,12 +185,24 @@ impl Observer {
         let followed = inner.followers.wants(denied);
         let log = inner.log.as_ref();
         let log = log.filter(|(options, log)| options.wants(denied) && log.has_room());
-        if !followed && log.is_none() {
+        // Looked for only where it may be needed: most requests belong to no recorded trace.
+        let spans = inner.spans.as_ref();
+        let mut trace = spans.and_then(|_| TraceContext::of(&decided));
+        let recorded = trace.as_ref().is_some_and(|trace| trace.sampled);
+        let spans = spans.filter(|spans| recorded && spans.has_room());
+        if !followed && log.is_none() && spans.is_none() {
             return;
         }
         // Telling must never cost the verdict.
         let told = catch_unwind(AssertUnwindSafe(|| {
-            let event = Arc::new(DecisionEvent::of(&decided, elapsed, &inner.fields));
+            if inner.spans.is_none() {
+                trace = TraceContext::of(&decided);
+            }
+            let event = DecisionEvent::of(&decided, trace, elapsed, &inner.fields);
+            let event = Arc::new(event);
+            if let Some(spans) = spans {
+                spans.offer(&event);
+            }
             if let Some((_, log)) = log {
                 log.offer(&event);
             }
@@ -162,22 +236,22 @@ impl Observer {
 
     /// Warns of losses, every now and then, for as long as it runs.
     pub(crate) async fn tell_losses(self) {
-        let mut told = 0;
+        let mut told = (0, 0);
         let mut look = tokio::time::interval(LOSSES);
         loop {
             look.tick().await;
-            let lost = self
-                .inner
-                .log
-                .as_ref()
-                .map_or(0, |(_, log)| log.fate().lost());
-            if lost > told {
-                tracing::warn!(
-                    lost = lost - told,
-                    "decisions are missing in the decision log"
-                );
-                told = lost;
+            let log = self.inner.log.as_ref();
+            let log = log.map_or(0, |(_, log)| log.fate().lost());
+            let spans = self.inner.spans.as_ref();
+            let spans = spans.map_or(0, |spans| spans.fate().lost());
+            if log > told.0 {
+                let lost = log - told.0;
+                tracing::warn!(lost, "decisions are missing in the decision log");
             }
+            if spans > told.1 {
+                tracing::warn!(lost = spans - told.1, "spans were not sent");
+            }
+            told = (log, spans);
         }
     }
 

@@ -153,9 +153,9 @@ pub enum ServeError {
     /// CUSTOM providers cannot be asked.
     #[error("cannot ask CUSTOM providers: {0}")]
     Providers(io::Error),
-    /// The decision log cannot be opened.
-    #[error("cannot open the decision log: {0}")]
-    DecisionLog(io::Error),
+    /// Decisions cannot be told as configured.
+    #[error(transparent)]
+    Observe(#[from] observe::ObserveError),
     /// A listener ended by itself.
     #[error("a listener ended: {0}")]
     Ended(String),
@@ -249,10 +249,11 @@ impl Server {
         if let (Some(providers), Some(snapshot)) = (&providers, live.snapshot()) {
             providers.refuse_loops(&snapshot).await?;
         }
-        let (observer, untold) = Observer::start(&observe).map_err(ServeError::DecisionLog)?;
+        let (observer, untold) = Observer::start(&observe)?;
         observer.watch(Sources {
             reload: status.clone(),
             keys: tokens.as_ref().map(|t| t.verifier.keys().clone()),
+            counters: Arc::clone(load.counters()),
         });
         let stopping = watch::Sender::new(false);
         Ok(Self {

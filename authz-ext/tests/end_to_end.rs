@@ -16,6 +16,7 @@ mod end_to_end {
     mod decision_log;
     mod limits;
     mod management;
+    mod otlp;
     mod ready;
     mod reload;
     mod serve;

@@ -112,7 +112,7 @@ pub struct Config {
     pub limits: Limits,
     /// `limits.header_bytes`, `limits.header_timeout`, `limits.idle_timeout`.
     pub http_limits: http::Limits,
-    /// `management`, `decision_log`.
+    /// `management`, `decision_log`, `otlp`.
     pub observe: seen::Options,
     /// `limits.drain`.
     pub drain: Option<Duration>,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use crate::process;
 
 pub use caddy::caddy;
-pub use debian::{Unpacked, apache, haproxy, nginx};
+pub use debian::{Unpacked, apache, haproxy, nginx, promtool};
 pub use envoy::envoy;
 pub use grpcurl::grpcurl;
 pub use spiffe_clients::{SpiffeClient, go_spiffe, java_spiffe, py_spiffe};

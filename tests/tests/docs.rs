@@ -27,14 +27,14 @@ const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis-e2e");
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The ports that the pages name.
-const PORTS: [&str; 2] = ["9191", "10000"];
+const PORTS: [&str; 3] = ["9191", "10000", "9192"];
 
 /// A page while it is run.
 struct Page {
     folder: PathBuf,
     path: std::ffi::OsString,
     /// The ports that stand in for [`PORTS`].
-    ports: [String; 2],
+    ports: [String; 3],
     daemons: Vec<Daemon>,
 }
 
@@ -69,6 +69,11 @@ fn asking_another_authorizer() {
 }
 
 #[test]
+fn seeing_what_is_decided() {
+    check("docs/tasks/observe.md", &[]);
+}
+
+#[test]
 fn standing_behind_envoy() {
     if let Some(envoy) = require(component::envoy()) {
         check("docs/tasks/envoy.md", &[envoy]);
@@ -95,6 +100,7 @@ fn every_page_is_run() {
             "custom.md",
             "envoy.md",
             "explain.md",
+            "observe.md",
             "proxies.md",
             "tokens.md"
         ]

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tonic::codegen::http::HeaderMap;
 
+use super::trace_context::TraceContext;
 use super::{Decided, fields};
 
 /// Longest path or host of an event, in bytes.
@@ -32,6 +33,9 @@ pub struct DecisionEvent {
     pub request_id: Option<String>,
     /// Trace of the proxy's span, 32 hexadecimal digits.
     pub trace_id: Option<String>,
+    /// The proxy's span.
+    #[serde(skip)]
+    pub trace: Option<TraceContext>,
     /// Name of the listener that was asked.
     pub listener: Arc<str>,
     /// `http` or `tcp`; `None` where the request could not be read.
@@ -89,9 +93,14 @@ pub struct DestinationFacts {
 }
 
 impl DecisionEvent {
-    /// The event of one decision that took `elapsed`, with as much of the request as `told` says.
+    /// The event of one decision that took `elapsed` and belongs to `trace`, with as much of the request as `told` says.
     #[must_use]
-    pub fn of(decided: &Decided<'_>, elapsed: Duration, told: &fields::Options) -> Self {
+    pub fn of(
+        decided: &Decided<'_>,
+        trace: Option<TraceContext>,
+        elapsed: Duration,
+        told: &fields::Options,
+    ) -> Self {
         let request = decided.request.as_ref();
         let http = request.and_then(|request| request.http.as_ref());
         let header = |name: &str| -> Option<&str> {
@@ -106,7 +115,8 @@ impl DecisionEvent {
         Self {
             time: SystemTime::now(),
             request_id: header("x-request-id").map(|id| cut(id, SHORT)),
-            trace_id: None,
+            trace_id: trace.as_ref().map(TraceContext::trace),
+            trace,
             listener: Arc::clone(decided.listener),
             protocol: request.map(|r| if r.http.is_some() { "http" } else { "tcp" }),
             source: request.map(source).unwrap_or_default(),

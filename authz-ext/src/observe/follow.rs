@@ -193,6 +193,7 @@ mod tests {
         };
         Arc::new(DecisionEvent::of(
             &decided,
+            None,
             Duration::from_micros(7),
             &super::super::fields::Options::default(),
         ))

@@ -32,6 +32,11 @@ impl Share {
     }
 }
 
+/// A span's name: eight bytes, not all zero.
+pub(super) fn id() -> [u8; 8] {
+    (random() << 32 ^ random()).max(1).to_be_bytes()
+}
+
 /// Numbers that are spread well and nobody relies on: an xorshift for each thread.
 fn random() -> u64 {
     thread_local! {

@@ -112,5 +112,5 @@ async fn a_log_that_cannot_be_is_refused_at_start() {
     let folder = folder(&[("inventory.yaml", INVENTORY)]);
     let file = folder.path().join("no/such/folder");
     let started = Server::start(logged(folder.path(), &file, Share::ALL)).await;
-    assert!(matches!(started, Err(ServeError::DecisionLog(_))));
+    assert!(matches!(started, Err(ServeError::Observe(_))));
 }

@@ -142,6 +142,7 @@ impl Reader {
                 "decision_log" => {
                     observe::decision_log(self, node, folder, &mut config.observe);
                 }
+                "otlp" => observe::otlp(self, node, folder, &mut config.observe),
                 "management" => observe::management(self, node, folder, &mut config.observe),
                 "ca" => config.ca = ca::read(self, node, folder),
                 "log" => self.log(node, &mut config),

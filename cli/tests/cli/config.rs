@@ -67,6 +67,7 @@ decision_log:
   query: mask
   headers: user-agent
   rotate_bytes: 1MB
+otlp: {traces: perhaps}
 ",
     )]);
     folder
@@ -85,6 +86,8 @@ error: the configuration `portcullis.yaml` has mistakes
   portcullis.yaml:9:10: `mask` is none of `drop`, `names`, `keep`
   portcullis.yaml:10:12: a list is expected here; start each entry with `- `
   portcullis.yaml:11:17: `1MB` is no number of bytes above zero
+  portcullis.yaml:12:7: `otlp` needs an `endpoint`, such as `http://127.0.0.1:4317`
+  portcullis.yaml:12:16: `true` or `false` is expected here
 ",
         );
 }

@@ -130,7 +130,8 @@ fn every_metric_is_documented() {
         "# Metrics\n\n\
          What `/metrics` of the [management listener](configuration.md) shows, in the OpenMetrics text format, which \
          Prometheus reads as it is. Values of labels are words of this page, or names from the configuration and the \
-         manifests: never values of a request.\n\n\
+         manifests: never values of a request. [A page](../tasks/observe.md) tells of the dashboard and the alert rules in \
+         deploy/.\n\n\
          | metric | type | labels | meaning |\n|---|---|---|---|\n",
     );
     for metric in portcullis_authz::observe::metrics::TABLE {

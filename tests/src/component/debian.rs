@@ -130,6 +130,25 @@ pub fn apache() -> Result<Unpacked, Missing> {
     Unpacked::of(&APACHE)
 }
 
+/// promtool of Prometheus 2.42.
+///
+/// # Errors
+/// It is not there yet and cannot be fetched.
+pub fn promtool() -> Result<Unpacked, Missing> {
+    const PROMTOOL: Recipe = Recipe {
+        name: "promtool-2.42.0",
+        executable: "usr/bin/promtool",
+        remedy: REMEDY,
+        make: |folder| {
+            unpack(folder, &["prometheus"])?;
+            // The server beside it is four times as large and not asked for.
+            fs::remove_file(folder.join("usr/bin/prometheus"))?;
+            says(folder, "usr/bin/promtool", "--version", "version 2.42.0")
+        },
+    };
+    Unpacked::of(&PROMTOOL)
+}
+
 fn unpack(folder: &Path, packages: &[&str]) -> io::Result<()> {
     const LIMIT: Duration = Duration::from_secs(300);
     let download = folder.join("download");

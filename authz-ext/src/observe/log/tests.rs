@@ -20,7 +20,7 @@ fn event(reason: Reason) -> Arc<DecisionEvent> {
         started: Instant::now(),
     };
     let told = fields::Options::default();
-    Arc::new(DecisionEvent::of(&decided, Duration::ZERO, &told))
+    Arc::new(DecisionEvent::of(&decided, None, Duration::ZERO, &told))
 }
 
 fn start(path: &Path, rotation: Rotation, queue: usize) -> (Log, Closing) {

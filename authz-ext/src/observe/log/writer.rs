@@ -34,7 +34,7 @@ impl Sink {
                 Ok(Self::Stdout(own.into()))
             }
             Output::File(path, rotation) => Ok(Self::File(LogFile::open(path, *rotation)?)),
-            Output::Otlp => Err(io::Error::other("OTLP is no file")),
+            Output::Otlp => Err(io::Error::other("records for a collector are no lines")),
         }
     }
 

@@ -15,8 +15,10 @@ use tokio::sync::watch;
 
 use super::table::{Definition, Kind, PREFIX, TABLE};
 use super::{Custom, Named};
+use crate::limits::Counters;
 use crate::observe::Inner;
 use crate::observe::log::Fate;
+use crate::observe::otlp::Queue;
 use crate::reload::ReloadStatus;
 use crate::token::keys::{Keys, SourceStatus};
 
@@ -27,6 +29,8 @@ pub struct Sources {
     pub reload: watch::Receiver<ReloadStatus>,
     /// Keys of token issuers; `None` where nobody verifies tokens.
     pub keys: Option<Keys>,
+    /// What the server takes on.
+    pub counters: Arc<Counters>,
 }
 
 /// The text for one scrape.
@@ -176,14 +180,39 @@ impl Scrape {
                 Samples::Counters(written.into_iter().collect())
             }
             "decision_log_lost" => {
-                let lost = |fate: &Fate| {
-                    [
-                        (words(["queue"]), load(&fate.crowded)),
-                        (words(["output"]), load(&fate.failed)),
-                    ]
-                };
                 Samples::Counters(self.fate().into_iter().flat_map(lost).collect())
             }
+            "spans_sent" => {
+                let sent = self.inner.spans.as_ref().map(|spans| &spans.fate().written);
+                let sent = sent.map(|sent| (Values::new(), load(sent)));
+                Samples::Counters(sent.into_iter().collect())
+            }
+            "spans_lost" => {
+                let fate = self.inner.spans.as_ref().map(Queue::fate);
+                Samples::Counters(fate.into_iter().flat_map(lost).collect())
+            }
+            "overloaded" => total(&state.counters.overloaded),
+            "deadline_exceeded" => total(&state.counters.deadline),
+            "checks_in_flight" => one(load(&state.counters.checks_in_flight) as f64),
+            "connections" => one(load(&state.counters.connections) as f64),
+            "connections_refused" => Samples::Counters(vec![
+                (words(["limit"]), load(&state.counters.connections_refused)),
+                (
+                    words(["handshake"]),
+                    load(&state.counters.handshakes_failed),
+                ),
+                (words(["peer"]), load(&state.counters.peers_refused)),
+            ]),
+            "certificate_reloads" => Samples::Counters(vec![
+                (
+                    words(["success"]),
+                    load(&state.counters.certificates_swapped),
+                ),
+                (
+                    words(["failure"]),
+                    load(&state.counters.certificates_refused),
+                ),
+            ]),
             "followers" => one(self.inner.followers.len() as f64),
             "follower_events_lost" => {
                 Samples::Counters(vec![(Values::new(), self.inner.followers.lost())])
@@ -197,6 +226,7 @@ impl Scrape {
 /// What others know, read once for each scrape.
 struct State {
     reload: ReloadStatus,
+    counters: Arc<Counters>,
     keys: BTreeMap<String, SourceStatus>,
 }
 
@@ -224,6 +254,9 @@ impl State {
             reload: sources
                 .map(|sources| sources.reload.borrow().clone())
                 .unwrap_or_default(),
+            counters: sources
+                .map(|sources| Arc::clone(&sources.counters))
+                .unwrap_or_default(),
             keys: by_origin,
         }
     }
@@ -243,6 +276,17 @@ fn public(origin: &str) -> &str {
 
 fn words<const N: usize>(values: [&str; N]) -> Values {
     values.map(str::to_owned).into()
+}
+
+fn lost(fate: &Fate) -> [(Values, u64); 2] {
+    [
+        (words(["queue"]), load(&fate.crowded)),
+        (words(["output"]), load(&fate.failed)),
+    ]
+}
+
+fn total(counter: &AtomicU64) -> Samples {
+    Samples::Counters(vec![(Values::new(), load(counter))])
 }
 
 fn one(value: f64) -> Samples {

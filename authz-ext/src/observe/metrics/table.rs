@@ -173,12 +173,63 @@ pub const TABLE: &[Definition] = &[
         )],
         "Decisions that should be in the decision log and are not",
     ),
+    metric(
+        "spans_sent",
+        Kind::Counter,
+        &[],
+        "Spans that the collector took",
+    ),
+    metric(
+        "spans_lost",
+        Kind::Counter,
+        &[("cause", "`queue`, `output`, as above")],
+        "Spans that the collector should have and has not",
+    ),
     metric("followers", Kind::Gauge, &[], "Who follows decisions now"),
     metric(
         "follower_events_lost",
         Kind::Counter,
         &[],
         "Decisions that came faster than a follower took them",
+    ),
+    metric(
+        "overloaded",
+        Kind::Counter,
+        &[],
+        "Checks denied as `overloaded`: too many at once, or one that is too large",
+    ),
+    metric(
+        "deadline_exceeded",
+        Kind::Counter,
+        &[],
+        "Checks denied as `deadline`",
+    ),
+    metric(
+        "checks_in_flight",
+        Kind::Gauge,
+        &[],
+        "Checks that are read or decided now",
+    ),
+    metric(
+        "connections",
+        Kind::Gauge,
+        &[],
+        "Connections that are open now",
+    ),
+    metric(
+        "connections_refused",
+        Kind::Counter,
+        &[(
+            "cause",
+            "`limit`: too many at once; `handshake`: TLS failed; `peer`: not on the listener's list",
+        )],
+        "Connections that were not taken; a peer that is refused fails its handshake, too",
+    ),
+    metric(
+        "certificate_reloads",
+        Kind::Counter,
+        &[("result", "`success`, `failure`")],
+        "Certificates of our own that were replaced, or refused while the one before stays in force",
     ),
     metric(
         "build_info",

@@ -88,6 +88,31 @@ pub const KEYS: &[Key] = &[
         "none",
         "Headers and claims among them whose values show as `***`",
     ),
+    key("otlp", "mapping", "none", "The OpenTelemetry collector"),
+    key(
+        "otlp.endpoint",
+        "`http://HOST:PORT` or `https://HOST:PORT`",
+        "required",
+        "Its address for OTLP over gRPC, usually port 4317",
+    ),
+    key(
+        "otlp.ca_file",
+        "path",
+        "the platform's",
+        "Certificate authorities of the collector (PEM), relative to this file",
+    ),
+    key(
+        "otlp.traces",
+        "boolean",
+        "`true`",
+        "Whether it gets a span for each check that belongs to a recorded trace: W3C `traceparent`, or B3 in one header or in several",
+    ),
+    key(
+        "otlp.service_name",
+        "text",
+        "`portcullis-authz`",
+        "`service.name` of spans and log records",
+    ),
     key("log", "mapping", "empty", "Logs, on standard error"),
     key(
         "log.level",
