@@ -16,7 +16,6 @@ use portcullis_policy::decision::{Decision, Reason};
 use portcullis_policy::request::Request;
 use portcullis_policy::snapshot::Snapshot;
 use tonic::codegen::http::HeaderMap;
-use tonic::metadata::MetadataMap;
 
 use crate::custom;
 use crate::facts;
@@ -174,9 +173,9 @@ impl Checker {
 
     /// True for a check that this server sent to a CUSTOM provider, which turned out to be itself.
     #[must_use]
-    pub fn is_own_question(&self, metadata: &MetadataMap) -> bool {
+    pub fn is_own_question(&self, headers: &HeaderMap) -> bool {
         self.inner.stages.providers.as_ref().is_some_and(|own| {
-            let mut asked_by = metadata.get_all(custom::ASKED_BY).iter();
+            let mut asked_by = headers.get_all(custom::ASKED_BY).iter();
             asked_by.any(|value| own.is_own(value.as_bytes()))
         })
     }

@@ -17,13 +17,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_policy::decision::Reason;
 use portcullis_policy::request::Request;
 use portcullis_policy::request_authentication::place::{self, Place};
 use portcullis_policy::resource::{ExtAuthz, ExtensionProvider};
 use portcullis_policy::settings::CustomProvider;
 use portcullis_policy::snapshot::Snapshot;
 
-use crate::check::{Denied, HeaderChange};
+use crate::check::{Denied, HeaderChange, Refusal};
 use crate::observe::metrics;
 
 use self::connect::Connector;
@@ -34,6 +35,14 @@ pub const ASKED_BY: &str = "x-portcullis-asked-by";
 /// Longest wait for a provider whose `timeout` is not set. Istio's own default, ten minutes, is longer
 /// than any proxy waits for us.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Refuses a check that we sent to a provider, which turned out to be ourselves.
+pub(crate) fn led_back() -> Refusal {
+    Refusal::new(
+        Reason::CustomProviderUnavailable,
+        "a CUSTOM provider led back to this service",
+    )
+}
 
 /// What a provider says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,22 +245,21 @@ impl Providers {
         };
         let limit = call.timeout.unwrap_or(TIMEOUT);
         let inner = &self.inner;
-        let asking = async {
-            match kind {
-                ExtAuthz::Grpc => {
-                    let (channels, connector) = (&inner.grpc, &inner.connector);
-                    grpc::ask(channels, connector, &inner.instance, call, request).await
-                }
-                ExtAuthz::Http => http::ask(&inner.http, &inner.instance, call, request).await,
+        let instance = &inner.instance;
+        let answer = match kind {
+            ExtAuthz::Grpc => {
+                let (channels, connector) = (&inner.grpc, &inner.connector);
+                let asking = grpc::ask(channels, connector, instance, call, request);
+                let answer = tokio::time::timeout(limit, asking).await;
+                answer.unwrap_or_else(|_| Err(Failure::late(limit)))
             }
+            ExtAuthz::Http => http::ask(&inner.http, instance, call, request, limit).await,
         };
-        let answer = tokio::time::timeout(limit, asking)
-            .await
-            .unwrap_or_else(|_| Err(Failure::new(format!("no answer within {limit:?}"))));
         answer.unwrap_or_else(|failure| {
             Verdict::Unavailable(Unavailable {
-                // A mistake in the configuration is no outage.
-                fail_open: call.fail_open && !failure.own,
+                // A question that cannot be put is no outage of whom it is for: a client who can bring
+                // that about must not get past the provider by it.
+                fail_open: call.fail_open && !failure.ours,
                 status: call.status_on_error,
                 error: failure.error,
             })
@@ -263,29 +271,41 @@ impl Providers {
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     error: String,
-    /// It would have been ourselves.
-    own: bool,
+    /// Nobody was asked: it would have been ourselves, or the question cannot be put.
+    ours: bool,
 }
 
 impl Failure {
     fn new(error: impl Into<String>) -> Self {
         Self {
             error: error.into(),
-            own: false,
+            ours: false,
+        }
+    }
+
+    fn late(limit: Duration) -> Self {
+        Self::new(format!("no answer within {limit:?}"))
+    }
+
+    /// The question cannot be put.
+    fn question(error: impl std::fmt::Display) -> Self {
+        Self {
+            error: format!("it cannot be asked about this request: {error}"),
+            ours: true,
         }
     }
 
     /// With every cause, so that the log tells "connection refused" from "no such host".
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut words = error.to_string();
-        let mut own = error.is::<connect::OwnAddress>();
+        let mut ours = error.is::<connect::OwnAddress>();
         let mut cause = error.source();
         while let Some(error) = cause {
-            own |= is_own(error);
+            ours |= is_own(error);
             words = format!("{words}: {error}");
             cause = error.source();
         }
-        Self { error: words, own }
+        Self { error: words, ours }
     }
 }
 

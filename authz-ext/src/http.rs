@@ -15,6 +15,7 @@ pub(crate) mod connection;
 pub mod dialect;
 mod facts;
 mod header;
+pub(crate) mod hop;
 pub mod identity;
 pub mod peer;
 mod serve;

@@ -77,10 +77,9 @@ impl Inner {
         let answer = self
             .checker
             .check(metadata.as_ref(), |snapshot| match received.0 {
-                Ok(_) if self.checker.is_own_question(metadata) => Err(Refusal::new(
-                    Reason::CustomProviderUnavailable,
-                    "a CUSTOM provider led back to this service",
-                )),
+                Ok(_) if self.checker.is_own_question(metadata.as_ref()) => {
+                    Err(crate::custom::led_back())
+                }
                 Ok(check) => decide::request(snapshot, check, metadata, &self.facts),
                 Err(error) => Err(Refusal::new(
                     Reason::InvalidRequest,

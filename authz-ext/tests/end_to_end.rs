@@ -11,6 +11,7 @@
 mod end_to_end {
     mod bad_input;
     mod custom;
+    mod custom_behind_http;
     mod custom_http;
     mod custom_provider;
     mod decision_log;

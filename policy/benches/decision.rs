@@ -113,6 +113,7 @@ fn request() -> Request {
         headers: Headers {
             entries: (0..10).map(header).collect(),
             merged: false,
+            ..Headers::default()
         },
     });
     request

@@ -183,7 +183,7 @@ fn reading(
     let enforced = combine(snapshot, request, slice, &satisfied, Trial::No);
     let dry_run = slice.has_trial.then(|| {
         let together = combine(snapshot, request, slice, &satisfied, Trial::Yes);
-        let together = uncertain::hanging(together, request, || {
+        let together = uncertain::hanging(together, request, slice, || {
             uncertain::favourable(snapshot, worker, located, request, &facts, Trial::Yes)
         });
         DryRun {
@@ -193,7 +193,7 @@ fn reading(
             shadow: satisfied.shadow(&enforced),
         }
     });
-    let enforced = uncertain::hanging(enforced, request, || {
+    let enforced = uncertain::hanging(enforced, request, slice, || {
         uncertain::favourable(snapshot, worker, located, request, &facts, Trial::No)
     });
     Decision {

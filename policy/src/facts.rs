@@ -237,7 +237,7 @@ impl<'r> Facts<'r> {
         match self.http.as_ref().map(|http| header::values(http, name)) {
             Some(header::Values::Known(values)) => values,
             Some(header::Values::Joined(value)) => vec![value],
-            None => Vec::new(),
+            Some(header::Values::Unknown) | None => Vec::new(),
         }
     }
 

@@ -136,6 +136,8 @@ pub struct Headers {
     /// True when repeats of a header were joined by commas on the way (Envoy's `headers` map):
     /// a value with a comma may have been one header or several.
     pub merged: bool,
+    /// Names (lower case) that the way here does not carry: one that has no entry may have been there.
+    pub not_carried: &'static [&'static str],
 }
 
 /// The HTTP part of a request.

@@ -161,6 +161,7 @@ pub fn request(world: &naive::World, facts: &naive::Facts) -> Request {
                     })
                     .collect(),
                 merged: false,
+                ..Headers::default()
             },
         }),
         path_form: PathForm::Raw,

@@ -11,6 +11,7 @@
 mod workloads {
     mod discovery;
     mod envoy;
+    mod jwt_identity;
     mod rotation;
     mod spire;
 }

@@ -4,13 +4,15 @@
 //! Each stage sees the request as the one before left it: a provider may add the token that is
 //! verified next, and the policies' rules see the headers that tokens were turned into.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use portcullis_policy::decide::{CustomMatch, Way};
 use portcullis_policy::decision::{Decision, Reason};
-use portcullis_policy::request::{Request, Tokens};
+use portcullis_policy::path;
+use portcullis_policy::request::{PathForm, Request, Tokens};
 use portcullis_policy::resource::ExtensionProvider;
 use portcullis_policy::snapshot::Snapshot;
 
@@ -241,7 +243,13 @@ async fn ask(
             break;
         };
         let name = next.provider.to_string();
-        let verdict = providers.ask(provider(snapshot, &name), request).await;
+        let Some(question) = as_rules_see(snapshot, request) else {
+            // The engine refuses such a path, too, and says why.
+            return Err(Box::new(
+                guarded(snapshot, || snapshot.decide(request)).into(),
+            ));
+        };
+        let verdict = providers.ask(provider(snapshot, &name), &question).await;
         observer.metrics().custom(&name, verdict.kind());
         match verdict {
             custom::Verdict::Allowed(allowed) => {
@@ -296,6 +304,27 @@ async fn ask(
     }
     request.checked.providers = Some(asked);
     Ok(gathered)
+}
+
+/// The request with the path that the rules match, where it arrived as the client wrote it: a provider
+/// that compares the text must not be told another. `None`: there is no such path.
+fn as_rules_see<'r>(snapshot: &Snapshot, request: &'r Request) -> Option<Cow<'r, Request>> {
+    let Some(http) = request
+        .http
+        .as_ref()
+        .filter(|_| request.path_form == PathForm::Raw)
+    else {
+        return Some(Cow::Borrowed(request));
+    };
+    let path = path::normalise(&http.path, snapshot.mesh().path_normalization).ok()?;
+    if path == http.path.as_str() {
+        return Some(Cow::Borrowed(request));
+    }
+    let mut seen = request.clone();
+    if let Some(http) = &mut seen.http {
+        http.path = path.into_owned();
+    }
+    Some(Cow::Owned(seen))
 }
 
 fn provider<'s>(snapshot: &'s Snapshot, name: &str) -> Option<&'s ExtensionProvider> {

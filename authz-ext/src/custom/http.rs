@@ -1,17 +1,24 @@
 //! `envoyExtAuthzHttp`: the provider answers 200, or what the client gets instead.
 
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
+};
 use hyper::{Method, Uri};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::rt::TokioExecutor;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use portcullis_policy::request::Request;
 use portcullis_policy::resource::ExtAuthzCall;
+use tokio::time::{Instant, timeout_at};
 
 use super::connect::{Connector, authority};
 use super::{ASKED_BY, Allowed, Change, Failure, Verdict};
 use crate::check::Denied;
+use crate::http::hop;
 
 /// Longest body of a denial, in octets.
 const LONGEST: usize = 64 << 10;
@@ -34,14 +41,19 @@ impl Client {
     }
 }
 
+/// Asks, and waits at most `limit` for the answer. A denial is one as soon as its status is there,
+/// whatever becomes of its body.
 pub(super) async fn ask(
     client: &Client,
     instance: &str,
     call: &ExtAuthzCall,
     request: &Request,
+    limit: Duration,
 ) -> Result<Verdict, Failure> {
     let question = question(instance, call, request)?;
-    let answer = client.pool.request(question).await;
+    let deadline = Instant::now() + limit;
+    let answer = timeout_at(deadline, client.pool.request(question)).await;
+    let answer = answer.map_err(|_| Failure::late(limit))?;
     let answer = answer.map_err(|error| Failure::of(&error))?;
     let (parts, body) = answer.into_parts();
     let status = parts.status;
@@ -52,8 +64,12 @@ pub(super) async fn ask(
     if status.as_u16() == 200 {
         return Ok(Verdict::Allowed(allowed(call, headers)));
     }
-    let body = Limited::new(body, LONGEST).collect().await;
-    let body = body.map_err(|error| Failure::new(format!("its denial: {error}")))?;
+    let mut headers = downstream(call, headers);
+    let body = String::from_utf8(beginning(body, deadline).await).unwrap_or_else(|_| {
+        // Compressed, say. An answer of ours holds text only.
+        headers.retain(|(name, _)| name != CONTENT_ENCODING.as_str());
+        String::new()
+    });
     Ok(Verdict::Denied(Denied {
         // 200 alone is an allow; a denial must not look like one to anybody.
         status: if status.is_success() {
@@ -61,10 +77,43 @@ pub(super) async fn ask(
         } else {
             status.as_u16()
         },
-        headers: downstream(call, headers),
-        body: String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        headers,
+        body,
     }))
 }
+
+/// What there is of a body until `deadline`, up to [`LONGEST`] octets and to the end of a character.
+async fn beginning(mut body: Incoming, deadline: Instant) -> Vec<u8> {
+    let mut read = Vec::new();
+    while read.len() < LONGEST {
+        let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await else {
+            break;
+        };
+        if let Ok(data) = frame.into_data() {
+            read.extend_from_slice(&data);
+        }
+    }
+    read.truncate(LONGEST);
+    if let Err(error) = std::str::from_utf8(&read)
+        && error.error_len().is_none()
+    {
+        read.truncate(error.valid_up_to());
+    }
+    read
+}
+
+/// What `http::Uri` does not take and a proxy may have passed on.
+const ESCAPED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'<')
+    .add(b'>')
+    .add(b'\\')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 /// The original method, and the original path behind the prefix; the headers that are asked for.
 fn question(
@@ -73,16 +122,18 @@ fn question(
     request: &Request,
 ) -> Result<hyper::Request<Empty<Bytes>>, Failure> {
     let http = request.http.as_ref();
-    let http = http.ok_or_else(|| Failure::new("an HTTP provider is not asked about TCP"))?;
+    let http = http.ok_or_else(|| Failure::question("an HTTP provider is not asked about TCP"))?;
+    let path = http.path.split('#').next().unwrap_or_default();
+    let path = utf8_percent_encode(path, ESCAPED);
     let uri: Uri = Uri::builder()
         .scheme("http")
         .authority(authority(&call.service, call.port))
-        .path_and_query(format!("{}{}", call.path_prefix, http.path))
+        .path_and_query(format!("{}{path}", call.path_prefix))
         .build()
-        .map_err(|error| Failure::of(&error))?;
-    let method = Method::from_bytes(http.method.as_bytes()).map_err(|error| Failure::of(&error))?;
+        .map_err(Failure::question)?;
     let mut question = hyper::Request::new(Empty::new());
-    *question.method_mut() = method;
+    *question.method_mut() =
+        Method::from_bytes(http.method.as_bytes()).map_err(Failure::question)?;
     *question.uri_mut() = uri;
     let headers = question.headers_mut();
     for (name, value) in &http.headers.entries {
@@ -101,8 +152,8 @@ fn question(
 }
 
 fn insert(headers: &mut HeaderMap, name: &str, value: &str, only: bool) -> Result<(), Failure> {
-    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| Failure::of(&error))?;
-    let value = HeaderValue::from_str(value).map_err(|error| Failure::of(&error))?;
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(Failure::question)?;
+    let value = HeaderValue::from_bytes(value.as_bytes()).map_err(Failure::question)?;
     if only {
         headers.insert(name, value);
     } else {
@@ -113,19 +164,12 @@ fn insert(headers: &mut HeaderMap, name: &str, value: &str, only: bool) -> Resul
 
 /// Headers about one connection; they are not the request's.
 fn is_hop_by_hop(name: &str) -> bool {
-    const NAMES: [&str; 10] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "expect",
-    ];
-    NAMES.contains(&name)
+    name == HOST.as_str() || hop::NAMES.contains(&name)
+}
+
+/// Headers that a provider has no say in.
+fn is_ours(name: &str) -> bool {
+    is_hop_by_hop(name) || name.starts_with("x-portcullis-")
 }
 
 fn texts(headers: &HeaderMap) -> Vec<(String, String)> {
@@ -146,6 +190,9 @@ fn allowed(call: &ExtAuthzCall, headers: Vec<(String, String)>) -> Allowed {
                 .map(|name| name.trim().to_ascii_lowercase());
             let names = names.filter(|name| !name.is_empty());
             allowed.changes.extend(names.map(Change::Remove));
+            continue;
+        }
+        if is_ours(&name) {
             continue;
         }
         if listed(&call.headers_to_upstream_on_allow, &name) {
@@ -173,7 +220,7 @@ fn downstream(call: &ExtAuthzCall, headers: Vec<(String, String)>) -> Vec<(Strin
     let wanted = |name: &str| list.is_empty() || ALWAYS.contains(&name) || listed(list, name);
     headers
         .into_iter()
-        .filter(|(name, _)| wanted(name) && !is_hop_by_hop(name))
+        .filter(|(name, _)| wanted(name) && !is_ours(name))
         .collect()
 }
 

@@ -17,6 +17,7 @@ fn check(headers: &[(&str, &str)], changes: &[Change], expected: &[(&str, &str)]
             headers: Headers {
                 entries: entries(headers),
                 merged: false,
+                ..Headers::default()
             },
             ..Http::default()
         }),

@@ -31,6 +31,7 @@ pub(super) fn http(request: HttpRequest) -> Http {
         headers: Headers {
             entries: Vec::with_capacity(entries.len()),
             merged,
+            ..Headers::default()
         },
     };
     for (name, value) in entries {

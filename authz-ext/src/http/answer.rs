@@ -4,7 +4,7 @@ use portcullis_policy::decision::Verdict;
 use tonic::codegen::http::header::{HeaderName, HeaderValue};
 use tonic::codegen::http::{Response, StatusCode};
 
-use super::Dialect;
+use super::{Dialect, hop};
 use crate::check::{Answer, Denied, HeaderChange};
 use crate::respond::{self, Options};
 
@@ -23,6 +23,12 @@ pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> 
             let mut removed = Vec::new();
             for change in &answer.request_headers {
                 match change {
+                    HeaderChange::Set { name, .. } if is_ours(name) => {
+                        tracing::warn!(
+                            header = name,
+                            "a header of an answer is left out: it would be one of the answer itself"
+                        );
+                    }
                     HeaderChange::Set { name, value } => headers.push((name, value)),
                     HeaderChange::Remove { name } => removed.push(name.as_str()),
                 }
@@ -57,6 +63,11 @@ pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> 
     response
 }
 
+/// Headers of our own answer, which mean something to whoever reads it as HTTP.
+fn is_ours(name: &str) -> bool {
+    matches!(name, "host" | "date" | "cache-control") || hop::NAMES.contains(&name)
+}
+
 /// A CUSTOM provider's denial. A status of 2xx would be an allow for most proxies, and one of 5xx an
 /// outage: both become 403. A redirect reaches the client through those that hand any answer on.
 fn in_provider_words(denied: &Denied, headers: Vec<(&str, &str)>) -> Response<String> {
@@ -69,7 +80,7 @@ fn in_provider_words(denied: &Denied, headers: Vec<(&str, &str)>) -> Response<St
     for (name, value) in &denied.headers {
         let name = HeaderName::from_bytes(name.as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value))
-            && name != "content-length"
+            && (!is_ours(name.as_str()) || name == "cache-control")
         {
             // Several values of one header are several headers, as of `set-cookie`.
             response.headers_mut().append(name, value);

@@ -10,23 +10,9 @@ use tonic::codegen::http::request::Parts;
 use super::dialect::Original;
 use super::header::malformed;
 use super::peer::Peer;
-use super::{Options, client, identity, stated};
+use super::{Options, client, hop, identity, stated};
 use crate::check::Refusal;
 use crate::facts::stated::Stated;
-
-/// Headers about the connection between proxy and us, which say nothing of the client's request.
-const HOP: [&str; 10] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Reads the facts of one check. `num_trusted_proxies` is the mesh's, for X-Forwarded-For.
 ///
@@ -45,11 +31,7 @@ pub fn request(
     if original.method.is_empty() || !original.method.bytes().all(is_token) {
         return Err(malformed("the original method is no token"));
     }
-    if !matches!(original.scheme, "" | "http" | "https") {
-        return Err(malformed(
-            "`x-forwarded-proto` is neither `http` nor `https`",
-        ));
-    }
+    let scheme = scheme(original.scheme)?;
     let presented = identity::read(headers, options.identity.as_ref(), &options.trusted, peer)?;
     let metadata = stated::read(headers, options, peer)?;
     let no_extensions = HashMap::new();
@@ -75,12 +57,25 @@ pub fn request(
             method: original.method.to_owned(),
             path: original.target.to_owned(),
             host: host.to_owned(),
-            scheme: original.scheme.to_owned(),
+            scheme: scheme.to_owned(),
             headers: seen,
         }),
         path_form: options.path_form,
         ..Request::empty()
     })
+}
+
+/// `http` or `https`; empty where the dialect has none. Traefik tells websockets by `ws` and `wss`, which
+/// are these two on the wire (RFC 6455 section 3).
+fn scheme(text: &str) -> Result<&'static str, Refusal> {
+    match text.to_ascii_lowercase().as_str() {
+        "" => Ok(""),
+        "http" | "ws" => Ok("http"),
+        "https" | "wss" => Ok("https"),
+        _ => Err(malformed(
+            "`x-forwarded-proto` is none of `http`, `https`, `ws` and `wss`",
+        )),
+    }
 }
 
 /// The host that the request is for. A target in absolute form names it, too, and must name the same.
@@ -109,7 +104,10 @@ fn rules_see(headers: &HeaderMap, options: &Options, host: &str) -> Headers {
         .iter()
         .filter(|(name, _)| {
             let name = name.as_str();
-            !HOP.contains(&name) && !carriers.contains(&name) && !name.starts_with(stated::PREFIX)
+            name != "host"
+                && !hop::NAMES.contains(&name)
+                && !carriers.contains(&name)
+                && !name.starts_with(stated::PREFIX)
         })
         .map(|(name, value)| {
             let text = String::from_utf8_lossy(value.as_bytes());
@@ -123,6 +121,7 @@ fn rules_see(headers: &HeaderMap, options: &Options, host: &str) -> Headers {
     Headers {
         entries,
         merged: options.dialect.merges_headers(),
+        not_carried: hop::NAMES,
     }
 }
 

@@ -135,10 +135,11 @@ pub(super) fn read(
 fn forwarded(headers: &HeaderMap, trusted_hops: usize) -> Result<Presented, Refusal> {
     let mut elements = Vec::new();
     // Several lines of one list header are one list (RFC 9110 section 5.3).
+    let lines = headers.get_all(XFCC).iter().count();
     for value in headers.get_all(XFCC) {
         let value = text(XFCC, value)?;
-        // What a proxy has nothing to say in it may leave empty.
-        if value.trim().is_empty() {
+        // What a proxy has nothing to say in it may leave empty; beside others it would be nobody's.
+        if lines == 1 && value.trim().is_empty() {
             continue;
         }
         let parsed = xfcc::parse(value).map_err(|error| malformed(format!("`{XFCC}`: {error}")))?;

@@ -17,6 +17,7 @@ use super::connection::{Phase, Timed};
 use super::peer::Peer;
 use super::{Options, answer, facts};
 use crate::check::Checker;
+use crate::custom;
 use crate::incoming::{Connection, Incoming};
 use crate::limits::Load;
 use crate::respond;
@@ -124,6 +125,9 @@ async fn check(
     let options = &service.options;
     let received = Instant::now();
     let check = service.checker.check(&parts.headers, |snapshot| {
+        if service.checker.is_own_question(&parts.headers) {
+            return Err(custom::led_back());
+        }
         facts::request(&parts, &peer, options, snapshot.mesh().num_trusted_proxies)
     });
     let answer = match service.load.run(received, None, check).await {

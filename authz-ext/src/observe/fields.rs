@@ -258,6 +258,7 @@ mod tests {
                         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                         .collect(),
                     merged: false,
+                    ..Headers::default()
                 },
                 ..Http::default()
             }),

@@ -56,27 +56,31 @@ pub enum Signature {
 
 impl KeySet {
     /// Reads a set, or one key alone as Istio takes it. Keys of a kind that we do not verify with are
-    /// left out, so that an issuer may have them.
+    /// left out, so that an issuer may have them. A set may be empty: its issuer has revoked every key.
     ///
     /// # Errors
-    /// In words, when it is no set, or no key of it is left.
+    /// In words, when it is no set and no key.
     pub fn parse(text: &[u8], purpose: Purpose) -> Result<Self, String> {
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let set = json::object(text).ok_or("it is no JSON object, or has a name twice")?;
         let listed = match set.get("keys") {
             Some(Value::Array(keys)) => keys.iter().filter_map(Value::as_object).collect(),
             Some(_) => return Err("`keys` is no list".to_owned()),
             None => vec![&set],
         };
-        if listed.len() > MOST_KEYS {
-            return Err(format!("it has more than {MOST_KEYS} keys"));
-        }
         let keys: Vec<Key> = listed
             .into_iter()
             .filter(|key| suits(key, purpose))
             .filter_map(Key::read)
             .collect();
-        if keys.is_empty() {
-            return Err("it has no key that verifies RS, PS, ES256, ES384 or EdDSA".to_owned());
+        if keys.is_empty() && !set.contains_key("keys") {
+            return Err(
+                "it has no `keys`, and is no key that verifies RS, PS, ES256, ES384 or EdDSA"
+                    .to_owned(),
+            );
+        }
+        if keys.len() > MOST_KEYS {
+            return Err(format!("it has more than {MOST_KEYS} keys"));
         }
         Ok(Self { keys })
     }

@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -115,7 +116,8 @@ pub struct SourceStatus {
 #[derive(Debug)]
 pub struct Source {
     origin: Origin,
-    timeout: Duration,
+    /// In milliseconds: the longest that any rule gives it.
+    timeout: AtomicU64,
     state: RwLock<State>,
     /// Held by whoever fetches.
     fetching: Mutex<()>,
@@ -149,7 +151,7 @@ impl Source {
             }
         }
         Self {
-            timeout: timeout.unwrap_or(FETCH).min(LONGEST_FETCH),
+            timeout: AtomicU64::new(milliseconds(timeout)),
             origin,
             state: RwLock::new(state),
             fetching: Mutex::new(()),
@@ -165,6 +167,17 @@ impl Source {
 
     fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A rule's wish never shortens the time that another rule for the same keys gives.
+    fn wait_for(&self, timeout: Option<Duration>) {
+        self.timeout
+            .fetch_max(milliseconds(timeout), Ordering::Relaxed);
+    }
+
+    /// Longest time of one fetch.
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout.load(Ordering::Relaxed))
     }
 
     fn is_inline(&self) -> bool {
@@ -198,6 +211,11 @@ impl Source {
         };
         Some(attempted + pause)
     }
+}
+
+fn milliseconds(timeout: Option<Duration>) -> u64 {
+    let timeout = timeout.unwrap_or(FETCH).min(LONGEST_FETCH);
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The keys of every issuer that some snapshot in force names.
@@ -242,6 +260,7 @@ impl Keys {
         let known = |sources: &HashMap<Origin, Arc<Source>>| sources.get(&origin).map(Arc::clone);
         let sources = &self.inner.sources;
         if let Some(source) = known(&sources.read().unwrap_or_else(PoisonError::into_inner)) {
+            source.wait_for(rule.timeout);
             return source;
         }
         let mut sources = sources.write().unwrap_or_else(PoisonError::into_inner);
@@ -396,11 +415,15 @@ impl Keys {
             state.attempted = Some(now);
             match fetched {
                 Ok(keys) => {
-                    tracing::info!(
-                        origin = source.origin.name(),
-                        keys = keys.len(),
-                        "keys fetched"
-                    );
+                    let (origin, number) = (source.origin.name(), keys.len());
+                    if number == 0 {
+                        tracing::warn!(
+                            origin,
+                            "keys fetched: none can be used, so its tokens are invalid"
+                        );
+                    } else {
+                        tracing::info!(origin, keys = number, "keys fetched");
+                    }
                     state.keys = Some(Arc::new(keys));
                     state.fetched = Some(now);
                     state.failures = 0;
@@ -431,11 +454,11 @@ impl Keys {
             Origin::Uri(uri) => uri.clone(),
             Origin::Issuer(issuer) => {
                 let url = discovery(issuer);
-                let document = fetcher.get(&url, source.timeout).await.map_err(words)?;
+                let document = fetcher.get(&url, source.timeout()).await.map_err(words)?;
                 jwks_uri(&document, issuer).map_err(|why| format!("`{url}`: {why}"))?
             }
         };
-        let document = fetcher.get(&uri, source.timeout).await.map_err(words)?;
+        let document = fetcher.get(&uri, source.timeout()).await.map_err(words)?;
         KeySet::parse(&document, Purpose::Issuer)
             .map_err(|why| format!("`{uri}` is no key set: {why}"))
     }

@@ -5,15 +5,21 @@
 //! policy demands it (PeerAuthentication STRICT) is still missing. A token whose `sub` is no SPIFFE ID
 //! of a configured trust domain is none of ours and left to the rules of RequestAuthentication.
 
+mod workload_api;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis_policy::request::{Identity, IdentityKind, Request};
 use portcullis_policy::request_authentication::place::{self, Place};
 use portcullis_policy::resource::HeaderLocation;
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use super::jwks::{KeySet, Purpose, Signature};
 use super::jws::Jws;
@@ -77,6 +83,8 @@ struct Inner {
     terms: Terms,
     clock: fn() -> SystemTime,
     bundles: RwLock<BTreeMap<String, Arc<KeySet>>>,
+    /// The Workload API, if there is one, has told its trust domains.
+    told: AtomicBool,
 }
 
 impl Svids {
@@ -90,6 +98,7 @@ impl Svids {
                 terms,
                 clock,
                 bundles: RwLock::default(),
+                told: AtomicBool::new(false),
             }),
         };
         // What can be had at once is there before the first request.
@@ -113,8 +122,42 @@ impl Svids {
         Ok(())
     }
 
-    /// Follows the bundle files, until dropped.
+    /// Follows the bundle files and the Workload API, until dropped.
     pub async fn run(self) {
+        let apis = self.sources().iter().filter_map(|source| match source {
+            BundleSource::WorkloadApi(address) => Some(address.clone()),
+            BundleSource::File { .. } => None,
+        });
+        let followers = apis.map(|address| workload_api::follow(self.clone(), address));
+        let mut following: JoinSet<()> = followers.collect();
+        tokio::select! {
+            () = self.clone().look() => {}
+            // Neither ends by itself.
+            _ = following.join_next(), if !following.is_empty() => {}
+        }
+    }
+
+    /// Puts what a Workload API tells in force: all of its trust domains.
+    fn told(&self, bundles: BTreeMap<String, KeySet>) {
+        let files = |domain: &String| {
+            self.sources().iter().any(|source| {
+                matches!(source, BundleSource::File { trust_domain, .. } if trust_domain == domain)
+            })
+        };
+        let now = self.inner.bundles.write();
+        let mut now = now.unwrap_or_else(PoisonError::into_inner);
+        now.retain(|domain, _| files(domain) || bundles.contains_key(domain));
+        for (domain, keys) in bundles {
+            // A file was chosen for this one by name.
+            if !files(&domain) {
+                now.insert(domain, Arc::new(keys));
+            }
+        }
+        self.inner.told.store(true, Ordering::Relaxed);
+    }
+
+    /// Looks at the bundle files now and then.
+    async fn look(self) {
         let mut seen: BTreeMap<PathBuf, Option<SystemTime>> = BTreeMap::new();
         loop {
             for source in self.inner.options.bundles.clone() {
@@ -195,10 +238,50 @@ impl Svids {
         Svid::Valid
     }
 
+    /// True where the header holds nothing but JWT-SVIDs.
+    fn is_alone(&self) -> bool {
+        !self
+            .inner
+            .options
+            .header
+            .name
+            .eq_ignore_ascii_case("authorization")
+    }
+
+    /// True for a text whose middle names an ID of a trust domain of ours, whatever else it is.
+    fn claims_to_be(&self, text: &str) -> bool {
+        let payload = text.split('.').nth(1).unwrap_or_default();
+        let payload = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('='));
+        let payload = payload.ok().and_then(|p| serde_json::from_slice(&p).ok());
+        let payload: Value = payload.unwrap_or_default();
+        let id = payload.get("sub").and_then(Value::as_str);
+        id.and_then(spiffe_id)
+            .is_some_and(|(_, domain)| self.may_know(domain))
+    }
+
+    /// True for a trust domain whose tokens are ours to judge: it has a bundle, or is to have one.
+    fn may_know(&self, trust_domain: &str) -> bool {
+        let here = |bundles: &BTreeMap<String, Arc<KeySet>>| bundles.contains_key(trust_domain);
+        let bundles = self.inner.bundles.read();
+        let known = here(&bundles.unwrap_or_else(PoisonError::into_inner));
+        let told = self.inner.told.load(Ordering::Relaxed);
+        known
+            || self.sources().iter().any(|source| match source {
+                BundleSource::File {
+                    trust_domain: of, ..
+                } => of == trust_domain,
+                // Until it has told which trust domains there are, it may be any.
+                BundleSource::WorkloadApi(_) => !told,
+            })
+    }
+
     /// The SPIFFE ID of a valid JWT-SVID; `None` for a token that is not one of ours.
     fn verify(&self, text: &str) -> Result<Option<String>, TokenError> {
-        let Ok(token) = Jws::parse(text) else {
-            return Ok(None);
+        let token = match Jws::parse(text) {
+            Ok(token) => token,
+            // In a header of their own there is nothing else; elsewhere it is one if it says so.
+            Err(error) if self.is_alone() || self.claims_to_be(text) => return Err(error),
+            Err(_) => return Ok(None),
         };
         let subject = token.payload.get("sub").and_then(Value::as_str);
         let Some((id, trust_domain)) = subject.and_then(spiffe_id) else {
@@ -210,13 +293,7 @@ impl Svids {
             bundles.get(trust_domain).map(Arc::clone)
         };
         let Some(keys) = keys else {
-            let named = |source: &BundleSource| match source {
-                BundleSource::File {
-                    trust_domain: of, ..
-                } => of == trust_domain,
-                BundleSource::WorkloadApi(_) => false,
-            };
-            return if self.sources().iter().any(named) {
+            return if self.may_know(trust_domain) {
                 Err(TokenError::NoKeys)
             } else {
                 Ok(None)

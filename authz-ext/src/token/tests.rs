@@ -74,6 +74,7 @@ fn http(path: &str, headers: &[(&str, &str)]) -> Http {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             merged: false,
+            ..Headers::default()
         },
     }
 }

@@ -13,7 +13,7 @@ use super::support::*;
 use super::tokens::{changes, status};
 
 /// An HTTP server that answers every request so; keeps what it was sent.
-async fn http(
+pub async fn http(
     answer: &'static str,
 ) -> (
     SocketAddr,
@@ -44,7 +44,7 @@ async fn http(
     (address, seen, task)
 }
 
-fn http_provider(address: SocketAddr) -> Value {
+pub fn http_provider(address: SocketAddr) -> Value {
     json!([{"name": "ext", "envoyExtAuthzHttp": {
         "service": address.ip().to_string(), "port": address.port(), "pathPrefix": "/check",
         "includeRequestHeadersInCheck": ["x-ticket*", "cookie"],

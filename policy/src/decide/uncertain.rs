@@ -9,6 +9,7 @@ use crate::facts::{Facts, View};
 use crate::model::{Dialect, Rule};
 use crate::reads::Reads;
 use crate::request::{Http, IdentityKind, RemoteAddress, Request};
+use crate::slice::Slice;
 use crate::snapshot::Snapshot;
 use crate::worker::{Answer, Worker};
 
@@ -99,9 +100,11 @@ pub fn closed(snapshot: &Snapshot, located: &Located, request: &Request) -> Opti
 pub(super) fn hanging(
     outcome: Outcome,
     request: &Request,
+    slice: &Slice,
     favourable: impl FnOnce() -> Reason,
 ) -> Outcome {
-    let reason = if request.remote == RemoteAddress::Unknown {
+    let read = slice.rules_read.and(slice.user_reads);
+    let reason = if request.remote == RemoteAddress::Unknown && read.any_of(Reads::REMOTE_ADDRESS) {
         Reason::RemoteAddressUnknown
     } else if request.missing.any() {
         Reason::InvalidRequest

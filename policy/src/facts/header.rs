@@ -43,6 +43,8 @@ pub enum Values<'h> {
     Known(Vec<Cow<'h, str>>),
     /// One text that was joined on the way and has commas: one header or several.
     Joined(Cow<'h, str>),
+    /// The way here carries none: there may have been any.
+    Unknown,
 }
 
 /// Every occurrence of `name` (lower case), pseudo-headers included.
@@ -67,6 +69,9 @@ pub fn values<'h>(http: &'h HttpFacts<'_>, name: &str) -> Values<'h> {
         .iter()
         .filter(|(n, _)| n == name)
         .map(|(_, v)| v.as_str());
+    if headers.not_carried.contains(&name) && headers.entries.iter().all(|(n, _)| n != name) {
+        return Values::Unknown;
+    }
     let inline = INLINE.binary_search(&name).is_ok();
     if headers.merged {
         // Names that differed in case only are one header; each value may have been joined before.
@@ -161,6 +166,7 @@ pub fn matches(http: &HttpFacts<'_>, name: &str, wanted: &Pattern) -> Match {
     match values(http, name) {
         Values::Known(values) => Match::known(values.iter().any(|v| wanted.matches(v))),
         Values::Joined(value) => joined(wanted, &value),
+        Values::Unknown => Match::MAYBE,
     }
 }
 
@@ -208,6 +214,7 @@ pub fn describe(http: &HttpFacts<'_>, name: &str) -> String {
             quoted.join(", ")
         }
         Values::Joined(v) => format!("`{v}`, merged on the way: one header or several"),
+        Values::Unknown => "unknown: the proxy does not hand it over".to_owned(),
     }
 }
 
@@ -224,6 +231,7 @@ mod tests {
                     .map(|(n, v)| ((*n).into(), (*v).into()))
                     .collect(),
                 merged,
+                ..Headers::default()
             },
             ..Http::default()
         };

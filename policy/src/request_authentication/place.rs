@@ -198,6 +198,7 @@ mod tests {
                     .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
                     .collect(),
                 merged: false,
+                ..Headers::default()
             },
             ..Http::default()
         }

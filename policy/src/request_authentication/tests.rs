@@ -67,6 +67,7 @@ fn http(path: &str, headers: &[(&str, &str)]) -> Http {
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
             merged: false,
+            ..Headers::default()
         },
     }
 }

@@ -84,6 +84,7 @@ impl Case {
             headers: Headers {
                 entries,
                 merged: false,
+                ..Headers::default()
             },
         }
     }
@@ -134,5 +135,6 @@ fn merged(headers: &Headers) -> Headers {
     Headers {
         entries,
         merged: true,
+        ..Headers::default()
     }
 }

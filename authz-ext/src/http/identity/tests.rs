@@ -88,6 +88,9 @@ fn an_element_gives_its_names_in_envoys_order() {
     xfcc(0, "Hash=ab", "");
     xfcc(0, " URI=spiffe://a/b ; ", "Uri spiffe://a/b");
     xfcc(0, "", "none");
+    // Beside another an empty one would be somebody without a name.
+    let lines = [(XFCC, "URI=spiffe://a/b"), (XFCC, "")];
+    assert!(read_as(&xfcc_options(0), &lines).is_err());
 }
 
 #[test]

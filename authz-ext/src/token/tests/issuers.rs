@@ -34,6 +34,10 @@ struct Issuer {
 }
 
 impl Issuer {
+    fn behaves(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
+    }
+
     async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -349,7 +353,6 @@ async fn what_is_no_key_set_is_none() {
         Behaviour::Status(204),
         Behaviour::Serve(vec![("/keys", String::new())]),
         Behaviour::Serve(vec![("/keys", "<html>".to_owned())]),
-        Behaviour::Serve(vec![("/keys", r#"{"keys":[]}"#.to_owned())]),
         Behaviour::Serve(vec![("/keys", twice)]),
         Behaviour::Serve(vec![("/keys", " ".repeat(2 << 20) + &signer.jwks())]),
     ] {
@@ -359,6 +362,50 @@ async fn what_is_no_key_set_is_none() {
             .verify(&rule(&issuer.url("/keys")), &token(&signer))
             .await;
         assert_eq!(error(outcome), TokenError::NoKeys);
+    }
+}
+
+#[tokio::test]
+async fn an_empty_set_revokes_every_key() {
+    let signer = Signer::p256("one");
+    let issuer = Issuer::start(keys_of(&signer)).await;
+    let lifetimes = Lifetimes {
+        refetch: Duration::ZERO,
+        ..quick()
+    };
+    let verifier = verifier(std::slice::from_ref(&issuer.address), lifetimes);
+    let rules = rule(&issuer.url("/keys"));
+    assert!(valid(&verifier, &rules, &token(&signer)).await);
+    for empty in [r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AA"}]}"#] {
+        issuer.behaves(Behaviour::Serve(vec![("/keys", empty.to_owned())]));
+        // A token with another key asks for the set once more.
+        assert!(!valid(&verifier, &rules, &token(&Signer::p256("two"))).await);
+        assert!(!valid(&verifier, &rules, &token(&signer)).await, "{empty}");
+        issuer.behaves(keys_of(&signer));
+        assert!(valid(&verifier, &rules, &token(&signer)).await);
+    }
+    // Many keys of other kinds are no reason to refuse the one that counts, nor is a byte order mark.
+    let mut keys = vec![json!({"kty": "oct", "k": "AA"}); 100];
+    keys.push(signer.jwk());
+    let many = format!("\u{feff}{}", json!({ "keys": keys }));
+    issuer.behaves(Behaviour::Serve(vec![("/keys", many)]));
+    assert!(!valid(&verifier, &rules, &token(&Signer::p256("two"))).await);
+    assert!(valid(&verifier, &rules, &token(&signer)).await);
+}
+
+#[tokio::test]
+async fn one_rule_does_not_shorten_the_time_of_another() {
+    let signer = Signer::p256("one");
+    let issuer = Issuer::start(keys_of(&signer)).await;
+    let verifier = verifier(std::slice::from_ref(&issuer.address), quick());
+    let url = issuer.url("/keys");
+    let hasty = snapshot(&json!([{"issuer": "me", "jwksUri": url, "timeout": "0.001s"}]));
+    let patient = snapshot(&json!([{"issuer": "me", "jwksUri": url}]));
+    for (snapshot, expected) in [(&hasty, 1), (&patient, 5000), (&hasty, 5000)] {
+        let mut policies = snapshot.policies().request_authentications();
+        let rule = &policies.next().unwrap().jwt_rules[0];
+        let timeout = verifier.keys().source(rule).timeout();
+        assert_eq!(timeout, Duration::from_millis(expected));
     }
 }
 

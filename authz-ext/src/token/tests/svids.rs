@@ -10,8 +10,8 @@ use crate::check::HeaderChange;
 
 const ID: &str = "spiffe://example.org/ns/foo/sa/a";
 
-fn svids(bundle: &str) -> Svids {
-    let options = SvidOptions {
+fn options() -> SvidOptions {
+    SvidOptions {
         audiences: vec!["us".to_owned()],
         header: HeaderLocation {
             name: "authorization".to_owned(),
@@ -22,8 +22,11 @@ fn svids(bundle: &str) -> Svids {
             trust_domain: "example.org".to_owned(),
             path: "/nonexistent/bundle.json".into(),
         }],
-    };
-    let svids = Svids::new(options, Options::default(), clock);
+    }
+}
+
+fn svids(bundle: &str) -> Svids {
+    let svids = Svids::new(options(), Options::default(), clock);
     if !bundle.is_empty() {
         svids.publish("example.org", bundle.as_bytes()).unwrap();
     }
@@ -172,10 +175,53 @@ fn another_token_is_left_to_the_rules() {
 #[test]
 fn a_bundle_file_without_jwt_authorities_is_refused() {
     let svids = svids("");
-    for document in ["", "{}", r#"{"keys":[]}"#, &Signer::p256("k").jwks()] {
+    for document in ["", "{}", "[]", r#"{"keys":{}}"#] {
         assert!(
             svids.publish("example.org", document.as_bytes()).is_err(),
             "{document}"
         );
     }
+}
+
+#[test]
+fn an_empty_bundle_revokes_every_key() {
+    let signer = Signer::p256("k");
+    let svids = svids(&bundle(&signer));
+    let token = || bearer(&signer.sign(&claims(json!({}))));
+    assert_eq!(check(&svids, token(), &[]).0, Svid::Valid);
+    for document in [r#"{"keys":[]}"#, &Signer::p256("k").jwks()] {
+        svids.publish("example.org", document.as_bytes()).unwrap();
+        let (svid, ..) = check(&svids, token(), &[]);
+        assert_eq!(svid, Svid::Invalid(TokenError::UnknownKey), "{document}");
+    }
+}
+
+#[test]
+fn what_claims_to_be_one_and_is_broken_is_invalid() {
+    let signer = Signer::p256("k");
+    let svids = svids(&bundle(&signer));
+    let text = claims(json!({})).to_string();
+    let none = signer.sign_as(r#"{"alg":"none"}"#, &text);
+    let secret = signer.sign_as(r#"{"alg":"HS256"}"#, &text);
+    let critical = signer.sign_as(r#"{"alg":"ES256","crit":["x"],"x":1}"#, &text);
+    for token in [none, secret, critical] {
+        let (svid, request, _) = check(&svids, bearer(&token), &[]);
+        assert!(matches!(svid, Svid::Invalid(_)), "{token}: {svid:?}");
+        assert!(request.source.identities.is_empty());
+    }
+    // In a header that others use it may be anything; in one of its own it is a JWT-SVID or nothing.
+    assert_eq!(check(&svids, bearer("garbage"), &[]).0, Svid::None);
+    let own = Svids::new(
+        SvidOptions {
+            header: HeaderLocation {
+                name: "x-svid".to_owned(),
+                prefix: String::new(),
+            },
+            ..options()
+        },
+        Options::default(),
+        clock,
+    );
+    let (svid, ..) = check(&own, http("/", &[("x-svid", "garbage")]), &[]);
+    assert!(matches!(svid, Svid::Invalid(_)), "{svid:?}");
 }
