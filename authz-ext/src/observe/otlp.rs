@@ -16,6 +16,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -26,8 +27,9 @@ use super::log::Fate;
 
 /// Events of one message.
 const BATCH: usize = 512;
-/// Longest time that an event waits for others.
-const WAIT: Duration = Duration::from_secs(1);
+/// Rest before an empty queue is looked at again: whoever waits for each event is woken by each, at the
+/// cost of the request.
+const LOOK: Duration = Duration::from_millis(50);
 /// Longest time of one message.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Pauses after failures; then the batch is lost.
@@ -225,37 +227,28 @@ impl Exporter {
     ) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
-            let stopped = tokio::select! {
-                taken = receiver.recv_many(&mut batch, BATCH) => {
-                    if taken == 0 {
-                        return;
-                    }
-                    false
-                }
-                _ = stop.wait_for(|stop| *stop) => true,
-            };
-            if stopped {
-                while let Ok(event) = receiver.try_recv() {
-                    batch.push(event);
-                    if batch.len() == BATCH {
-                        self.export(&mut batch, &[]).await;
+            let stopping = *stop.borrow();
+            let mut gone = false;
+            while batch.len() < BATCH {
+                match receiver.try_recv() {
+                    Ok(event) => batch.push(event),
+                    Err(error) => {
+                        gone = error == TryRecvError::Disconnected;
+                        break;
                     }
                 }
-                self.export(&mut batch, &[]).await;
+            }
+            if batch.is_empty() && (stopping || gone) {
                 return;
             }
-            let rest = tokio::time::sleep(WAIT);
-            tokio::pin!(rest);
-            while batch.len() < BATCH {
-                let room = BATCH - batch.len();
-                tokio::select! {
-                    () = &mut rest => break,
-                    _ = stop.wait_for(|stop| *stop) => break,
-                    taken = receiver.recv_many(&mut batch, room) => if taken == 0 { break },
-                }
-            }
-            let pauses: &[Duration] = if *stop.borrow() { &[] } else { &PAUSES };
+            let more = batch.len() == BATCH;
+            let pauses: &[Duration] = if stopping { &[] } else { &PAUSES };
             self.export(&mut batch, pauses).await;
+            if !more && !stopping {
+                // What comes next is sent together, too.
+                let stopped = stop.wait_for(|stop| *stop);
+                let _ = tokio::time::timeout(LOOK, stopped).await;
+            }
         }
     }
 

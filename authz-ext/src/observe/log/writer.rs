@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::file::LogFile;
@@ -14,8 +14,9 @@ use crate::observe::event::{DecisionEvent, timestamp};
 
 /// Bytes that are written at once.
 const BATCH: usize = 64 << 10;
-/// Longest rest between two looks at whether the log is closed.
-const LOOK: Duration = Duration::from_millis(100);
+/// Rest before an empty queue is looked at again. Waiting for an event instead would make every request
+/// wake this thread, which costs more than all the rest of telling.
+const LOOK: Duration = Duration::from_millis(10);
 /// Rest before an output that does not block is tried again.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -80,11 +81,14 @@ pub(super) fn run(sink: Sink, receiver: &Receiver<Arc<DecisionEvent>>, state: &S
     };
     let mut batch = Batch::default();
     loop {
-        let first = match receiver.recv_timeout(LOOK) {
+        let first = match receiver.try_recv() {
             Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) if state.closing.load(Ordering::Relaxed) => return,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => return,
+            Err(TryRecvError::Empty) if state.closing.load(Ordering::Relaxed) => return,
+            Err(TryRecvError::Empty) => {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            Err(TryRecvError::Disconnected) => return,
         };
         let mut next = Some(first);
         while let Some(event) = next.take() {
@@ -94,7 +98,12 @@ pub(super) fn run(sink: Sink, receiver: &Receiver<Arc<DecisionEvent>>, state: &S
                 next = receiver.try_recv().ok();
             }
         }
+        let more = batch.bytes.len() >= BATCH;
         writer.flush(&mut batch);
+        // What comes next is written together, too.
+        if !more && !state.closing.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK);
+        }
     }
 }
 
