@@ -13,5 +13,7 @@ mod workloads {
     mod envoy;
     mod jwt_identity;
     mod rotation;
+    mod soak;
     mod spire;
+    mod streams;
 }

@@ -203,3 +203,68 @@ fn certified(
         .map(Arc::new)
         .map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+
+    use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
+
+    use super::*;
+    use crate::web::{WebAddress, WebContent, WebIdentity, WebOptions, WebServer};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_is_never_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let leaf = leaf.self_signed(&key).unwrap();
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file("web.pem"), leaf.pem()).unwrap();
+        std::fs::write(file("web.key"), key.serialize_pem()).unwrap();
+        let options = crate::ca::tests::options(&file("data"));
+        let clock = crate::ca::tests::TestClock::new();
+        let ca = Arc::new(crate::ca::tests::open(options, &clock).await);
+        let options = WebOptions {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            identity: WebIdentity::Files {
+                certificate: file("web.pem"),
+                key: file("web.key"),
+            },
+            content: WebContent::Bundle,
+        };
+        let server = WebServer::bind(&ca, options).await.unwrap();
+        let WebAddress::Tcp(address) = server.address().clone() else {
+            panic!("an address");
+        };
+        tokio::spawn(server.run(ca, std::future::pending()));
+        tokio::task::spawn_blocking(move || {
+            for versions in [&[&rustls::version::TLS12][..], &[&rustls::version::TLS13]] {
+                let mut roots = RootCertStore::empty();
+                roots.add(leaf.der().clone()).unwrap();
+                // A client that would resume: rustls does by default.
+                let config = ClientConfig::builder_with_provider(provider())
+                    .with_protocol_versions(versions)
+                    .unwrap()
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                let config = Arc::new(config);
+                for _ in 0..3 {
+                    let name = "localhost".try_into().unwrap();
+                    let client = ClientConnection::new(Arc::clone(&config), name).unwrap();
+                    let tcp = TcpStream::connect(address).unwrap();
+                    let mut stream = StreamOwned::new(client, tcp);
+                    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+                    stream.write_all(request).unwrap();
+                    let mut answer = Vec::new();
+                    let _ = stream.read_to_end(&mut answer);
+                    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+                    assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Full));
+                }
+            }
+        })
+        .await
+        .unwrap();
+    }
+}
