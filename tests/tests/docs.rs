@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -86,6 +87,16 @@ fn standing_behind_other_proxies() {
 }
 
 #[test]
+fn giving_workloads_an_identity() {
+    check("docs/tasks/identities.md", &[]);
+}
+
+#[test]
+fn trusting_another_trust_domain() {
+    check("docs/tasks/federation.md", &[]);
+}
+
+#[test]
 fn every_page_is_run() {
     let pages = fs::read_dir(workspace().join("docs/tasks")).unwrap();
     let mut names: Vec<_> = pages
@@ -100,6 +111,8 @@ fn every_page_is_run() {
             "custom.md",
             "envoy.md",
             "explain.md",
+            "federation.md",
+            "identities.md",
             "observe.md",
             "proxies.md",
             "tokens.md"
@@ -268,8 +281,14 @@ impl Page {
         let port = &self.ports[self.daemons.len()];
         let mut daemon = Daemon::start(&mut self.bash(command), &log).unwrap();
         let address = format!("127.0.0.1:{port}");
+        // A certificate authority without an address has its sockets in its data folder.
+        let data = command.strip_prefix("portcullis ca serve --data ");
+        let socket = data.map(|data| self.folder.join(data).join("workload.sock"));
         daemon
-            .wait_until(LIMIT, || TcpStream::connect(&address).is_ok())
+            .wait_until(LIMIT, || match &socket {
+                Some(socket) => UnixStream::connect(socket).is_ok(),
+                None => TcpStream::connect(&address).is_ok(),
+            })
             .unwrap();
         self.daemons.push(daemon);
     }
