@@ -3,7 +3,6 @@
 //! | path | answer |
 //! |---|---|
 //! | `/metrics` | what is counted, for Prometheus |
-//! | `/livez`, `/readyz` | whether the service lives, and whether it can be asked (of `health`) |
 //! | `/decisions` | decisions as they happen, a JSON line each; `?denied=true`, `?explain=true` |
 //! | `/livez` | 200 as long as the process answers |
 //! | `/readyz` | 200 when requests are decided, else 503; a JSON object says by which snapshot, or why not |
