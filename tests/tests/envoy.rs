@@ -30,3 +30,5 @@ mod shipped;
 mod tcp;
 #[path = "envoy/tokens.rs"]
 mod tokens;
+#[path = "envoy/tracing.rs"]
+mod tracing;
