@@ -145,13 +145,13 @@ impl Readiness {
         }
     }
 
-    /// Keeps the gRPC health service in step, until the server stops; watchers hear of changes only.
-    pub(crate) async fn follow(mut self, health: HealthReporter) {
-        let mut said = None;
+    /// Keeps the gRPC health service, which has `said` whether we are ready, in step until the server
+    /// stops; watchers hear of changes only.
+    pub(crate) async fn follow(mut self, health: HealthReporter, mut said: bool) {
         loop {
             let ready = self.is_ready();
-            if said != Some(ready) {
-                said = Some(ready);
+            if said != ready {
+                said = ready;
                 report(&health, ready).await;
             }
             self.changed().await;

@@ -337,7 +337,8 @@ impl Server {
     /// [`ServeError`] when a listener ends by itself; the others are then ended, too.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         let (health, health_service) = tonic_health::server::health_reporter();
-        health::report(&health, self.readiness.is_ready()).await;
+        let ready = self.readiness.is_ready();
+        health::report(&health, ready).await;
         let stop = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         for (incoming, options) in self.listeners {
@@ -396,7 +397,7 @@ impl Server {
         if let Some(tokens) = self.tokens {
             tokens.run(&self.live, &mut aside);
         }
-        aside.spawn(self.readiness.follow(health.clone()));
+        aside.spawn(self.readiness.follow(health.clone(), ready));
 
         tokio::pin!(shutdown);
         let ended = tokio::select! {
