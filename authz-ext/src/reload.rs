@@ -21,7 +21,7 @@ use portcullis_policy::diagnostic::{Diagnostic, Severity};
 use portcullis_policy::document::SourceText;
 use portcullis_policy::settings::Settings;
 use portcullis_policy::snapshot::Snapshot;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use self::fingerprint::Fingerprint;
 use self::notice::Notices;
@@ -102,6 +102,17 @@ pub enum LoadError {
     Crashed,
 }
 
+/// Has policies read again at once, changed or not.
+#[derive(Clone, Debug, Default)]
+pub struct ReloadOrder(Arc<Notify>);
+
+impl ReloadOrder {
+    /// Orders a load; [`ReloadStatus`] tells how it ended. Several orders before one begins are one.
+    pub fn give(&self) {
+        self.0.notify_one();
+    }
+}
+
 /// Compiles policy files into [`Live`], again and again.
 #[derive(Debug)]
 pub struct Reloader {
@@ -110,6 +121,9 @@ pub struct Reloader {
     live: Live,
     status: watch::Sender<ReloadStatus>,
     compiler: Compiler,
+    order: ReloadOrder,
+    /// The load that runs was ordered: its outcome is told even if it was told before.
+    ordered: bool,
     /// The files as they were when last read; `None` after a read that failed, which is tried
     /// again at every look.
     read: Option<Fingerprint>,
@@ -125,8 +139,16 @@ impl Reloader {
             live,
             status: watch::Sender::new(ReloadStatus::default()),
             compiler: Compiler::default(),
+            order: ReloadOrder::default(),
+            ordered: false,
             read: None,
         }
+    }
+
+    /// Orders loads while [`Self::watch`] runs.
+    #[must_use]
+    pub fn order(&self) -> ReloadOrder {
+        self.order.clone()
     }
 
     /// Follows the status.
@@ -214,7 +236,7 @@ impl Reloader {
 
     fn refuse(&self, error: &LoadError, diagnostics: Vec<Diagnostic>) {
         let words = error.to_string();
-        let repeated = self.status.borrow().last_error.as_ref() == Some(&words);
+        let repeated = !self.ordered && self.status.borrow().last_error.as_ref() == Some(&words);
         // A missing folder is looked for every few seconds; it is reported once.
         if !repeated {
             log(&diagnostics);
@@ -242,15 +264,25 @@ impl Reloader {
     pub async fn watch(mut self, options: Options) {
         let mut notices = Notices::default();
         loop {
-            // A watch that was just set has not seen what happened before it.
-            if !notices.arm(&self.files) {
-                notices.wait(options.poll).await;
-            }
-            let settled = settled(&self.files, options.settle).await;
-            if self.read.is_some() && settled == self.read {
-                continue;
+            let armed = notices.arm(&self.files);
+            let order = self.order.clone();
+            tokio::select! {
+                // Whoever orders it knows that the files are complete.
+                () = order.0.notified() => self.ordered = true,
+                settled = async {
+                    // A watch that was just set has not seen what happened before it.
+                    if !armed {
+                        notices.wait(options.poll).await;
+                    }
+                    settled(&self.files, options.settle).await
+                } => {
+                    if self.read.is_some() && settled == self.read {
+                        continue;
+                    }
+                }
             }
             self = self.load_aside().await;
+            self.ordered = false;
         }
     }
 
@@ -262,6 +294,8 @@ impl Reloader {
             live: self.live.clone(),
             status: self.status.clone(),
             compiler: Compiler::default(),
+            order: self.order.clone(),
+            ordered: self.ordered,
             read: self.read.clone(),
         };
         let loading = tokio::task::spawn_blocking(move || {

@@ -22,7 +22,7 @@ use crate::limits::{Counters, Limits, Load};
 use crate::live::Live;
 use crate::observe::metrics::Sources;
 use crate::observe::{Observer, Untold};
-use crate::reload::{self, PolicyFiles, ReloadStatus, Reloader};
+use crate::reload::{self, PolicyFiles, ReloadOrder, ReloadStatus, Reloader};
 use crate::service::AuthorizationService;
 use crate::{custom, facts, http, management, observe, respond, tls, token};
 
@@ -44,6 +44,8 @@ pub struct ServeOptions {
     pub reload: reload::Options,
     /// Longest time that open requests get at shutdown.
     pub drain: Duration,
+    /// How long the server goes on as before once it has said that it is not ready.
+    pub drain_delay: Duration,
     /// What is taken on at once.
     pub limits: Limits,
     /// How tokens are verified, for listeners that do.
@@ -174,6 +176,7 @@ pub struct Server {
     status: watch::Receiver<ReloadStatus>,
     reload: reload::Options,
     drain: Duration,
+    drain_delay: Duration,
     tokens: Option<token::Verification>,
     providers: Option<Providers>,
     observer: Observer,
@@ -195,6 +198,7 @@ impl Server {
             settings,
             reload,
             drain,
+            drain_delay,
             limits,
             tokens,
             observe,
@@ -272,6 +276,7 @@ impl Server {
             status,
             reload,
             drain,
+            drain_delay,
             tokens,
             providers,
             observer,
@@ -310,6 +315,12 @@ impl Server {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
+    }
+
+    /// Has policies read again at once, while the server runs.
+    #[must_use]
+    pub fn reload_order(&self) -> ReloadOrder {
+        self.reloader.order()
     }
 
     /// What is going on, in numbers.
@@ -406,6 +417,11 @@ impl Server {
         };
         self.stopping.send_replace(true);
         // Whoever balances load sends nothing more; then no new connection, then the open ones.
+        health::report(&health, false).await;
+        if ended.is_none() && !self.drain_delay.is_zero() {
+            tracing::info!("not ready any more; the listeners close soon");
+            tokio::time::sleep(self.drain_delay).await;
+        }
         aside.shutdown().await;
         health::report(&health, false).await;
         stop.send_replace(true);

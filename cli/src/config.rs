@@ -116,6 +116,8 @@ pub struct Config {
     pub observe: seen::Options,
     /// `limits.drain`.
     pub drain: Option<Duration>,
+    /// `limits.drain_delay`.
+    pub drain_delay: Option<Duration>,
     /// `log.level`.
     pub log_level: Option<String>,
     /// `log.format`.

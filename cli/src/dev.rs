@@ -177,6 +177,7 @@ fn options(address: SocketAddr, served: &Served) -> ServeOptions {
         },
         reload: reload::Options::default(),
         drain: Duration::from_secs(2),
+        drain_delay: Duration::ZERO,
         limits: portcullis_authz::limits::Limits::default(),
         tokens: portcullis_authz::token::Settings::default(),
         observe: portcullis_authz::observe::Options::default(),

@@ -32,6 +32,8 @@ mod run;
 mod serve;
 #[path = "cli/storage.rs"]
 mod storage;
+#[path = "cli/supervised.rs"]
+mod supervised;
 #[path = "cli/svid.rs"]
 mod svid;
 #[path = "cli/usage.rs"]

@@ -82,6 +82,7 @@ pub fn options(folder: &Path, listeners: Vec<ListenerOptions>) -> ServeOptions {
             poll: Duration::from_millis(500),
         },
         drain: Duration::from_secs(5),
+        drain_delay: Duration::ZERO,
         limits: portcullis_authz::limits::Limits::default(),
         tokens: portcullis_authz::token::Settings::default(),
         observe: portcullis_authz::observe::Options::default(),

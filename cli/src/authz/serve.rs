@@ -1,4 +1,6 @@
-//! `portcullis authz serve`: ext_authz over gRPC until told to stop.
+//! `portcullis authz serve`: ext_authz until told to stop.
+
+mod supervisor;
 
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::{logging, shutdown};
 /// How long open requests get at shutdown unless told otherwise.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM, a second of which ends it at once; SIGHUP reads the policies again.
 ///
 /// # Errors
 /// When the configuration cannot be read or a socket cannot be had.
@@ -44,10 +46,9 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     }
     runtime()?.block_on(async {
         // Before anything is bound: a signal at start must stop us, too.
-        let stop = shutdown::signal()?;
+        let signals = shutdown::Signals::catch()?;
         let server = Server::start(options).await?;
-        server.run(stop).await?;
-        anyhow::Ok(())
+        supervisor::supervise(server, signals).await
     })?;
     Ok(Exit::Yes)
 }
@@ -83,6 +84,7 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
         settings,
         reload: config.reload,
         limits: config.limits,
+        drain_delay: config.drain_delay.unwrap_or_default(),
         drain: config.drain.unwrap_or(DRAIN),
         tokens: config.tokens.clone(),
         observe: config.observe.clone(),

@@ -117,6 +117,7 @@ impl Reader {
                                     config.limits.deadline = time;
                                 }
                             }
+                            "drain_delay" => config.drain_delay = self.duration(node),
                             "drain" => config.drain = self.duration(node),
                             "header_bytes" => {
                                 if let Some(bytes) = self.bytes(node) {

@@ -215,4 +215,10 @@ pub const KEYS: &[Key] = &[
         "`10s`",
         "Longest time that open requests get at shutdown",
     ),
+    key(
+        "limits.drain_delay",
+        "duration",
+        "none",
+        "At shutdown: how long everything goes on while `/readyz` and grpc.health already say that the server is not ready, so that load balancers turn away first",
+    ),
 ];
