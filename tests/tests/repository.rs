@@ -43,6 +43,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-ca",
         ],
     ),
+    // It measures processes, ours among others.
+    ("portcullis-bench", &[]),
     (
         "portcullis-tests",
         &[

@@ -9,7 +9,7 @@ use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,26 +26,35 @@ const BUSY_AHEAD: u8 = 3;
 
 /// Where a connection is, told by those who read and answer its requests.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Phase(Arc<AtomicU8>);
+pub(crate) struct Phase(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    phase: AtomicU8,
+    /// Requests so far: the wait for one is not that for another.
+    requests: AtomicU32,
+}
 
 impl Phase {
     /// A whole request was read.
     pub(crate) fn request(&self) {
-        self.0.store(BUSY, Ordering::Relaxed);
+        self.0.phase.store(BUSY, Ordering::Relaxed);
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Its answer was given.
     pub(crate) fn answered(&self) {
         // A pipelined request may be half here: it has the time of a half one.
-        let ahead = self.0.load(Ordering::Relaxed) == BUSY_AHEAD;
+        let ahead = self.0.phase.load(Ordering::Relaxed) == BUSY_AHEAD;
         self.0
+            .phase
             .store(if ahead { HEAD } else { IDLE }, Ordering::Relaxed);
     }
 
     fn received(&self) {
-        match self.0.load(Ordering::Relaxed) {
-            IDLE => self.0.store(HEAD, Ordering::Relaxed),
-            BUSY => self.0.store(BUSY_AHEAD, Ordering::Relaxed),
+        match self.0.phase.load(Ordering::Relaxed) {
+            IDLE => self.0.phase.store(HEAD, Ordering::Relaxed),
+            BUSY => self.0.phase.store(BUSY_AHEAD, Ordering::Relaxed),
             _ => {}
         }
     }
@@ -77,13 +86,13 @@ impl<C> Timed<C> {
 #[derive(Debug, Default)]
 struct Clock {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// What is waited for; a new wait begins when it changes.
-    waiting_for: Option<u8>,
+    /// What is waited for, and of which request; a new wait begins when it changes.
+    waiting_for: Option<(u8, u32)>,
 }
 
 impl Clock {
     /// Ready when the wait for `what` has taken `limit`.
-    fn poll(&mut self, cx: &mut Context<'_>, what: u8, limit: Duration) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>, what: (u8, u32), limit: Duration) -> Poll<()> {
         let deadline = || Instant::now() + limit;
         match &mut self.sleep {
             None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline()))),
@@ -119,7 +128,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for Timed<C> {
             }
             return Poll::Ready(read);
         }
-        let (what, limit) = match this.phase.0.load(Ordering::Relaxed) {
+        let (what, limit) = match this.phase.0.phase.load(Ordering::Relaxed) {
             IDLE => (IDLE, this.limits.idle_timeout),
             HEAD => (HEAD, this.limits.header_timeout),
             _ => {
@@ -127,7 +136,8 @@ impl<C: AsyncRead + Unpin> AsyncRead for Timed<C> {
                 return Poll::Pending;
             }
         };
-        match this.read.poll(cx, what, limit) {
+        let request = this.phase.0.requests.load(Ordering::Relaxed);
+        match this.read.poll(cx, (what, request), limit) {
             Poll::Pending => Poll::Pending,
             // An idle connection ends as if its peer had closed it.
             Poll::Ready(()) if what == IDLE => Poll::Ready(Ok(())),
@@ -149,7 +159,7 @@ impl<C: AsyncWrite + Unpin> Timed<C> {
             }
             Poll::Pending => self
                 .write
-                .poll(cx, BUSY, self.limits.header_timeout)
+                .poll(cx, (BUSY, 0), self.limits.header_timeout)
                 .map(|()| Err(timed_out("the answer was not taken"))),
         }
     }
@@ -190,5 +200,53 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Timed<C> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_has_its_own_time() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let phase = Phase::default();
+        let mut timed = Timed::new(server, phase.clone(), Limits::default());
+        let mut octets = [0; 4];
+        // Every head comes in two parts, seconds apart; each is well in time.
+        for _ in 0..20 {
+            client.write_all(b"head").await.unwrap();
+            timed.read_exact(&mut octets).await.unwrap();
+            let rest = async {
+                tokio::time::sleep(Duration::from_secs(6)).await;
+                client.write_all(b"rest").await
+            };
+            let (read, written) = tokio::join!(timed.read_exact(&mut octets), rest);
+            written.unwrap();
+            read.expect("no request is late");
+            phase.request();
+            phase.answered();
+        }
+        // One that is late is late, though octets come now and then.
+        client.write_all(b"head").await.unwrap();
+        timed.read_exact(&mut octets).await.unwrap();
+        let drip = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                let _ = client.write_all(b"a").await;
+            }
+        };
+        let read = async {
+            loop {
+                match timed.read_u8().await {
+                    Ok(_) => {}
+                    Err(error) => return error.kind(),
+                }
+            }
+        };
+        let (kind, ()) = tokio::join!(read, drip);
+        assert_eq!(kind, io::ErrorKind::TimedOut);
     }
 }

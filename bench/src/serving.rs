@@ -1,0 +1,193 @@
+//! `portcullis-bench serving`: who is measured, in which order, and what is made of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
+
+use crate::Serving;
+use crate::contender::Contender;
+use crate::load::{Caller, Requests, at_rate, full};
+use crate::report::{Row, table};
+use crate::{grpc, http1, policies};
+
+/// gRPC connections, and questions at once on each.
+const GRPC: (usize, usize) = (8, 8);
+/// HTTP connections.
+const HTTP: usize = 32;
+
+/// Rest after a contender was started, and after each measurement.
+const REST: Duration = Duration::from_millis(200);
+
+/// A contender and the requests it is driven with.
+struct Entry {
+    row: Row,
+    server: usize,
+    listener: usize,
+    requests: Requests,
+}
+
+/// Measures and prints.
+pub async fn run(options: &Serving) -> anyhow::Result<()> {
+    more_files()?;
+    let executable = executable(options)?;
+    let mut servers = vec![Contender::null("null-grpc")?, Contender::null("null-http")?];
+    let mut grpc_rows = vec![entry("null tonic server", 0, 0, Requests::Fresh)];
+    let mut http_rows = vec![entry("null axum server", 1, 0, Requests::Fresh)];
+    // Their files live as long as they do.
+    let mut folders: Vec<TempDir> = Vec::new();
+    let mut flat = Vec::new();
+    if let Some(executable) = &executable {
+        let mut sets: Vec<(usize, bool)> = options.policies.iter().map(|n| (*n, false)).collect();
+        sets.extend(
+            options
+                .policies
+                .iter()
+                .find(|n| **n == 100)
+                .map(|n| (*n, true)),
+        );
+        for (count, observed) in sets {
+            let folder = tempfile::tempdir()?;
+            let config = policies::write(folder.path(), count, observed)?;
+            servers.push(Contender::portcullis(executable, &config, 2)?);
+            folders.push(folder);
+            let server = servers.len() - 1;
+            let seen = if observed { ", observed" } else { "" };
+            let name = |how: &str| format!("portcullis, {count} policies{seen}{how}");
+            if !observed {
+                flat.push((count, grpc_rows.len()));
+            }
+            grpc_rows.push(entry(&name(""), server, 0, Requests::Fresh));
+            grpc_rows.push(entry(&name(", remembered"), server, 0, Requests::Repeated));
+            http_rows.push(entry(&name(""), server, 1, Requests::Fresh));
+        }
+    }
+    tokio::time::sleep(REST).await;
+    let grpc = drive(options, &servers, grpc_rows, GRPC, grpc::Connection::open).await?;
+    let http = drive(
+        options,
+        &servers,
+        http_rows,
+        (HTTP, 1),
+        http1::Connection::open,
+    )
+    .await?;
+    table("gRPC Check", &grpc);
+    table("HTTP", &http);
+    flatness(&flat, &grpc);
+    if options.connections > 0 {
+        let server = if executable.is_some() { 2 } else { 0 };
+        let server = servers.get(server).context("a server")?;
+        memory(server, options.connections).await?;
+    }
+    Ok(())
+}
+
+fn entry(name: &str, server: usize, listener: usize, requests: Requests) -> Entry {
+    Entry {
+        row: Row::new(name),
+        server,
+        listener,
+        requests,
+    }
+}
+
+/// Measures every entry in turn, round after round: what else the machine does hits all alike.
+async fn drive<C, F>(
+    options: &Serving,
+    servers: &[Contender],
+    mut entries: Vec<Entry>,
+    (connections, at_once): (usize, usize),
+    open: impl Fn(std::net::SocketAddr) -> F,
+) -> anyhow::Result<Vec<Row>>
+where
+    C: Caller,
+    F: Future<Output = anyhow::Result<C>>,
+{
+    let length = options.length();
+    for round in 0..options.rounds.max(1) {
+        let mut null_rate = None;
+        for entry in &mut entries {
+            eprintln!("round {}: {}", round + 1, entry.row.name);
+            let server = servers.get(entry.server).context("a server")?;
+            let address = server.address(entry.listener)?;
+            let mut callers = Vec::new();
+            for _ in 0..connections {
+                callers.push(open(address).await?);
+            }
+            let measured = full(server, &callers, at_once, entry.requests, length).await?;
+            // The first is the server that decides nothing.
+            let rate = *null_rate.get_or_insert(measured.rate) / 2.0;
+            entry.row.full.push(measured);
+            tokio::time::sleep(REST).await;
+            let measured = at_rate(server, &callers, rate, entry.requests, length).await?;
+            entry.row.half.push(measured);
+            drop(callers);
+            tokio::time::sleep(REST).await;
+        }
+    }
+    Ok(entries.into_iter().map(|entry| entry.row).collect())
+}
+
+/// Prints what the most policies cost, measured by what few cost.
+fn flatness(flat: &[(usize, usize)], rows: &[Row]) {
+    let few = flat.iter().find(|(count, _)| *count == 10).or(flat.first());
+    let (Some((few, one)), Some((many, other))) = (few, flat.last()) else {
+        return;
+    };
+    if let (Some(one), Some(other)) = (rows.get(*one), rows.get(*other)) {
+        println!(
+            "\nCPU per answer at {many} policies: {:.2} x that at {few}; throughput: {:.2} x.",
+            other.cpu() / one.cpu(),
+            other.rate() / one.rate()
+        );
+    }
+}
+
+/// Prints resident memory with many open connections, each of which was asked once over.
+async fn memory(server: &Contender, connections: usize) -> anyhow::Result<()> {
+    let before = server.resident()?;
+    let address = server.address(0)?;
+    let mut open = Vec::new();
+    for _ in 0..connections {
+        let caller = grpc::Connection::open(address).await?;
+        caller.ask(None).await?;
+        open.push(caller);
+    }
+    tokio::time::sleep(REST).await;
+    println!(
+        "\nResident with {connections} open gRPC connections: {:.1} MB; before them: {:.1} MB.",
+        server.resident()? as f64 / 1e6,
+        before as f64 / 1e6
+    );
+    Ok(())
+}
+
+/// Thousands of connections are as many files, here and in the contenders.
+fn more_files() -> anyhow::Result<()> {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("cannot raise the number of open files")
+}
+
+/// `None` where it is not to be measured.
+fn executable(options: &Serving) -> anyhow::Result<Option<PathBuf>> {
+    if options.null_only {
+        return Ok(None);
+    }
+    let path = match &options.portcullis {
+        Some(path) => path.clone(),
+        None => {
+            let own = std::env::current_exe()?;
+            own.parent().unwrap_or(Path::new("")).join("portcullis")
+        }
+    };
+    ensure!(
+        path.is_file(),
+        "there is no `{}`; build it with `cargo build --release -p portcullis`, or name it by `--portcullis`",
+        path.display()
+    );
+    Ok(Some(path))
+}
