@@ -97,6 +97,11 @@ fn trusting_another_trust_domain() {
 }
 
 #[test]
+fn running_in_production() {
+    check("docs/tasks/production.md", &[]);
+}
+
+#[test]
 fn every_page_is_run() {
     let pages = fs::read_dir(workspace().join("docs/tasks")).unwrap();
     let mut names: Vec<_> = pages
@@ -114,6 +119,7 @@ fn every_page_is_run() {
             "federation.md",
             "identities.md",
             "observe.md",
+            "production.md",
             "proxies.md",
             "tokens.md"
         ]

@@ -15,4 +15,5 @@ mod serving {
     mod mtls;
     mod soak;
     mod svid;
+    mod units;
 }
