@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -83,6 +84,14 @@ type Current = Option<Arc<ServerConfig>>;
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// What all listeners have in common.
+fn settle(config: &mut ServerConfig, alpn: &[u8]) {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    // A resumed session would carry an identity past a change of the authorities or of the list.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
 }
 
 /// What handshakes of one listener are made with.

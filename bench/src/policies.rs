@@ -64,8 +64,8 @@ spec:
 
 /// Writes `count` policies and a configuration with a gRPC and an HTTP listener into `folder`.
 ///
-/// With `observed`, decisions are told and counted.
-pub fn write(folder: &Path, count: usize, observed: bool) -> anyhow::Result<PathBuf> {
+/// With `logged`, decisions are counted, and this share of the allows is written to a decision log.
+pub fn write(folder: &Path, count: usize, logged: Option<&str>) -> anyhow::Result<PathBuf> {
     let mut text = INVENTORY.to_owned();
     for i in 0..count {
         policy(&mut text, i);
@@ -90,8 +90,10 @@ spec:
         ],
         "log": { "format": "json", "level": "portcullis_authz::server=info,warn" },
     });
-    if observed && let Some(config) = config.as_object_mut() {
+    if let (Some(share), Some(config)) = (logged, config.as_object_mut()) {
         config.insert("management".into(), json!({ "address": "127.0.0.1:0" }));
+        let log = json!({ "output": "file", "file": "decisions.log", "allows": share });
+        config.insert("decision_log".into(), log);
     }
     let file = folder.join("portcullis.yaml");
     std::fs::write(&file, serde_json::to_vec_pretty(&config)?)?;

@@ -17,6 +17,9 @@ const GRPC: (usize, usize) = (8, 8);
 /// HTTP connections.
 const HTTP: usize = 32;
 
+/// Shares of the allows in the decision log: the default, and all.
+const LOGGED: [&str; 2] = ["1%", "100%"];
+
 /// Rest after a contender was started, and after each measurement.
 const REST: Duration = Duration::from_millis(200);
 
@@ -39,23 +42,20 @@ pub async fn run(options: &Serving) -> anyhow::Result<()> {
     let mut folders: Vec<TempDir> = Vec::new();
     let mut flat = Vec::new();
     if let Some(executable) = &executable {
-        let mut sets: Vec<(usize, bool)> = options.policies.iter().map(|n| (*n, false)).collect();
-        sets.extend(
-            options
-                .policies
-                .iter()
-                .find(|n| **n == 100)
-                .map(|n| (*n, true)),
-        );
-        for (count, observed) in sets {
+        let mut sets: Vec<(usize, Option<&str>)> =
+            options.policies.iter().map(|n| (*n, None)).collect();
+        if let Some(count) = options.policies.iter().find(|n| **n == 100) {
+            sets.extend(LOGGED.map(|share| (*count, Some(share))));
+        }
+        for (count, logged) in sets {
             let folder = tempfile::tempdir()?;
-            let config = policies::write(folder.path(), count, observed)?;
+            let config = policies::write(folder.path(), count, logged)?;
             servers.push(Contender::portcullis(executable, &config, 2)?);
             folders.push(folder);
             let server = servers.len() - 1;
-            let seen = if observed { ", observed" } else { "" };
+            let seen = logged.map_or(String::new(), |share| format!(", {share} of allows logged"));
             let name = |how: &str| format!("portcullis, {count} policies{seen}{how}");
-            if !observed {
+            if logged.is_none() {
                 flat.push((count, grpc_rows.len()));
             }
             grpc_rows.push(entry(&name(""), server, 0, Requests::Fresh));

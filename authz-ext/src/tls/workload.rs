@@ -3,15 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spiffe::{SpiffeId, X509Source};
-use spiffe_rustls::{TrustDomainPolicy, mtls_server};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use spiffe::X509Source;
 use tokio::sync::watch;
 
-use super::{AllowList, Current, clients};
+use super::clients::Federated;
+use super::{AllowList, Current};
 use crate::limits::Counters;
 
 /// Rest after a failure that the source does not get over by itself.
 const REST: Duration = Duration::from_secs(5);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Follows the Workload API for one listener.
 #[derive(Debug)]
@@ -53,46 +57,57 @@ impl Follower {
         }
     }
 
-    async fn follow(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    async fn follow(&self) -> Result<(), Failure> {
         let source = X509Source::builder().endpoint(&self.endpoint);
         let source = source.build().await?;
-        let svid = source.svid()?;
-        let allowed = self.allowed.clone();
-        let counters = Arc::clone(&self.counters);
-        // Its bundle verifies each client: the one of the trust domain that its SPIFFE ID names.
-        let domains = match &allowed {
-            Some(_) => TrustDomainPolicy::AnyInBundleSet,
-            None => TrustDomainPolicy::LocalOnly(svid.spiffe_id().trust_domain().clone()),
-        };
-        let config = mtls_server(source.clone())
-            .authorize(move |id: &SpiffeId| {
-                let id = id.to_string();
-                let may = allowed.as_ref().is_none_or(|allowed| allowed.holds(&id));
-                if !may {
-                    clients::refuse(&id, &counters);
-                }
-                may
-            })
-            .trust_domain_policy(domains)
-            .with_alpn_protocols([self.alpn])
-            .build()?;
-        let again = self.current.borrow().is_some();
-        self.current.send_replace(Some(Arc::new(config)));
-        if again {
-            Counters::count(&self.counters.certificates_swapped);
-        }
-        tracing::info!(endpoint = self.endpoint, id = %svid.spiffe_id(), "serving with an identity from the Workload API");
         let mut updates = source.updated();
-        let mut serial = svid;
-        while updates.changed().await.is_ok() {
-            let Ok(now) = source.svid() else { continue };
-            // An update may bring other bundles alone.
-            if now.leaf().as_bytes() != serial.leaf().as_bytes() {
-                Counters::count(&self.counters.certificates_swapped);
-                tracing::info!(endpoint = self.endpoint, id = %now.spiffe_id(), "a new certificate is in force");
-                serial = now;
+        let mut leaf = None;
+        loop {
+            match self.serve(&source, &mut leaf) {
+                Ok(()) => {}
+                // What was in force stays.
+                Err(error) => {
+                    Counters::count(&self.counters.certificates_refused);
+                    let endpoint = &self.endpoint;
+                    tracing::error!(endpoint, %error, "an identity from the Workload API is refused");
+                }
             }
+            updates.changed().await?;
         }
-        Err("the source ended".into())
+    }
+
+    /// Puts in force what the source has now: certificate and bundles together, in one step.
+    fn serve(&self, source: &X509Source, leaf: &mut Option<Vec<u8>>) -> Result<(), Failure> {
+        let context = source.x509_context()?;
+        let svid = source.svid()?;
+        let id = svid.spiffe_id();
+        let clients = Federated::new(
+            context.bundle_set(),
+            // Without a list: those of our own trust domain.
+            self.allowed.is_none().then(|| id.trust_domain()),
+            self.allowed.clone(),
+            Arc::clone(&self.counters),
+        )?;
+        let chain = svid.cert_chain().iter();
+        let chain = chain.map(|c| CertificateDer::from(c.as_bytes().to_vec()));
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(
+            svid.private_key().as_bytes().to_vec(),
+        ));
+        let mut config = ServerConfig::builder_with_provider(super::provider())
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(Arc::new(clients))
+            .with_single_cert(chain.collect(), key)?;
+        super::settle(&mut config, self.alpn);
+        let first = self.current.send_replace(Some(Arc::new(config))).is_none();
+        // An update may bring other bundles alone.
+        let now = svid.leaf().as_bytes().to_vec();
+        if leaf.as_ref() != Some(&now) {
+            *leaf = Some(now);
+            if !first {
+                Counters::count(&self.counters.certificates_swapped);
+            }
+            tracing::info!(endpoint = self.endpoint, %id, "a certificate from the Workload API is in force");
+        }
+        Ok(())
     }
 }

@@ -1,15 +1,24 @@
 //! The server's identity is an SVID of our own certificate authority, and changes while clients connect.
 
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
 use portcullis_ca::store::AuthorityKind;
+use portcullis_tests::authority::{Leaf, tls_client};
 use portcullis_tests::component::run_folder;
 use portcullis_tests::portcullis::{Server, free_address};
 use portcullis_tests::process::poll;
 use portcullis_tests::workload::ca::{CertificateAuthority, id};
-use portcullis_tests::workload::rust::RustWorkload;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::json;
+use spiffe::X509Source;
+use tokio::runtime::Runtime;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::PORTCULLIS;
 
@@ -27,16 +36,65 @@ spec: { serviceAccountName: web }
 status: { phase: Running }
 ";
 
-/// Asks once on a connection of its own; the status line and the server's certificate.
-fn ask(client: &RustWorkload, address: &str) -> anyhow::Result<(String, Vec<u8>)> {
-    let mut tls = client.connect(address, &id("authz"))?;
-    tls.write_all(
-        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-forwarded-method: GET\r\nx-forwarded-uri: /\r\nx-forwarded-host: a\r\nx-forwarded-proto: https\r\n\r\n",
-    )?;
-    let mut answer = [0; 12];
-    tls.read_exact(&mut answer)?;
-    let peer = tls.conn.peer_certificates().unwrap()[0].to_vec();
-    Ok((String::from_utf8_lossy(&answer).into_owned(), peer))
+/// A client whose identity is always the newest one.
+struct Client {
+    runtime: Runtime,
+    source: X509Source,
+}
+
+impl Client {
+    fn start(socket: &Path) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = { runtime }.worker_threads(1).enable_all().build().unwrap();
+        let source = runtime.block_on(async {
+            let source = X509Source::builder().endpoint(format!("unix:{}", socket.display()));
+            tokio::time::timeout(PATIENCE, source.build())
+                .await
+                .unwrap()
+                .unwrap()
+        });
+        Self { runtime, source }
+    }
+
+    /// Asks once on a connection of its own; the status line and the server's certificate.
+    fn ask(&self, address: &str) -> anyhow::Result<(String, Vec<u8>)> {
+        let svid = self.source.svid()?;
+        let certificates = svid
+            .cert_chain()
+            .iter()
+            .map(|c| pem("CERTIFICATE", c.as_bytes()));
+        let leaf = Leaf {
+            certificate: certificates.collect(),
+            key: pem("PRIVATE KEY", svid.private_key().as_bytes()),
+        };
+        let client =
+            ClientConnection::new(tls_client(Some(&leaf))?, ServerName::try_from("authz")?)?;
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut tls = StreamOwned::new(client, stream);
+        tls.write_all(
+            b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-forwarded-method: GET\r\nx-forwarded-uri: /\r\nx-forwarded-host: a\r\nx-forwarded-proto: https\r\n\r\n",
+        )?;
+        let mut answer = [0; 12];
+        tls.read_exact(&mut answer)?;
+        let peer = tls.conn.peer_certificates().unwrap()[0].to_vec();
+        let (_, certificate) = X509Certificate::from_der(&peer)?;
+        let names = certificate.subject_alternative_name()?.unwrap();
+        let expected = id("authz");
+        assert_eq!(names.value.general_names, [GeneralName::URI(&expected)]);
+        Ok((String::from_utf8_lossy(&answer).into_owned(), peer))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.source.shutdown());
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
 #[test]
@@ -87,21 +145,21 @@ fn an_svid_is_served_renewed_and_asked_of_clients() {
     });
     assert_eq!(ready().unwrap().status, 200);
 
-    let client = RustWorkload::start(ca.socket()).unwrap();
+    let client = Client::start(ca.socket());
     let (open, closed) = (open.to_string(), closed.to_string());
-    let (status, first) = ask(&client, &open).unwrap();
+    let (status, first) = client.ask(&open).unwrap();
     assert_eq!(status, "HTTP/1.1 200", "{}", server.log_end());
-    ask(&client, &closed).unwrap_err();
+    client.ask(&closed).unwrap_err();
 
     // The next authority takes over; what the old one signed is issued anew.
     let next = ca.prepare(AuthorityKind::X509).unwrap();
     ca.delivered().unwrap();
     let old = ca.activate(AuthorityKind::X509, &next).unwrap();
-    assert_eq!(ask(&client, &open).unwrap().0, "HTTP/1.1 200");
+    assert_eq!(client.ask(&open).unwrap().0, "HTTP/1.1 200");
     ca.taint(AuthorityKind::X509, &old).unwrap();
     let mut handshakes = 0;
     let renewed = poll(PATIENCE, || {
-        let (status, now) = ask(&client, &open).expect("no handshake is lost");
+        let (status, now) = client.ask(&open).expect("no handshake is lost");
         assert_eq!(status, "HTTP/1.1 200");
         handshakes += 1;
         (now != first).then_some(now)
@@ -114,8 +172,8 @@ fn an_svid_is_served_renewed_and_asked_of_clients() {
     ca.revoke(AuthorityKind::X509, &old).unwrap();
     ca.delivered().unwrap();
     let again = poll(PATIENCE, || {
-        ask(&client, &open).ok().filter(|(_, now)| *now != first)
+        client.ask(&open).ok().filter(|(_, now)| *now != first)
     });
     assert_eq!(again.expect("an answer").0, "HTTP/1.1 200");
-    ask(&client, &closed).unwrap_err();
+    client.ask(&closed).unwrap_err();
 }

@@ -24,15 +24,22 @@ fn systemd_takes_the_units() {
         fs::write(folder.join(name), text).unwrap();
     }
     let mut verify = Command::new("systemd-analyze");
-    verify.arg("verify").args(UNITS.map(|name| folder.join(name)));
+    verify
+        .arg("verify")
+        .args(UNITS.map(|name| folder.join(name)));
     match process::run(&mut verify, Duration::from_secs(60)) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("\n==== SKIPPED, NOT PASSED ====\nthere is no `systemd-analyze` here\n====\n");
+            eprintln!(
+                "\n==== SKIPPED, NOT PASSED ====\nthere is no `systemd-analyze` here\n====\n"
+            );
         }
         Err(cause) => panic!("{cause}"),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && !said.contains("portcullis"), "{said}");
+            assert!(
+                output.status.success() && !said.contains("portcullis"),
+                "{said}"
+            );
         }
     }
 }
@@ -44,10 +51,14 @@ fn the_units_fit_the_command_line_and_each_other() {
     assert!(service.contains("ExecReload=/bin/kill -HUP $MAINPID\n"));
     assert!(service.contains("Requires=portcullis-authz.socket\n"));
     assert!(socket.contains("Service=portcullis-authz.service\n"));
-    let name = socket.lines().find_map(|line| line.strip_prefix("FileDescriptorName="));
+    let name = socket
+        .lines()
+        .find_map(|line| line.strip_prefix("FileDescriptorName="));
     let address = format!("systemd:{}", name.unwrap());
     for text in [service, socket] {
         assert!(text.contains(&address), "{address}");
     }
-    address.parse::<portcullis_authz::endpoint::Endpoint>().unwrap();
+    address
+        .parse::<portcullis_authz::endpoint::Endpoint>()
+        .unwrap();
 }
