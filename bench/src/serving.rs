@@ -76,10 +76,9 @@ pub async fn run(options: &Serving) -> anyhow::Result<()> {
     table("gRPC Check", &grpc);
     table("HTTP", &http);
     flatness(&flat, &grpc);
+    drop(servers);
     if options.connections > 0 {
-        let server = if executable.is_some() { 2 } else { 0 };
-        let server = servers.get(server).context("a server")?;
-        memory(server, options.connections).await?;
+        memory(executable.as_deref(), options.connections).await?;
     }
     Ok(())
 }
@@ -145,19 +144,57 @@ fn flatness(flat: &[(usize, usize)], rows: &[Row]) {
     }
 }
 
-/// Prints resident memory with many open connections, each of which was asked once over.
-async fn memory(server: &Contender, connections: usize) -> anyhow::Result<()> {
+/// Prints resident memory of new processes with many open connections, each of which has asked once.
+async fn memory(executable: Option<&Path>, connections: usize) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = policies::write(folder.path(), 100, None)?;
+    let start = |null| match executable {
+        Some(executable) => Contender::portcullis(executable, &config, 2),
+        None => Contender::null(null),
+    };
+    let server = start("null-grpc")?;
+    held(
+        &server,
+        "gRPC",
+        connections,
+        server.address(0)?,
+        grpc::Connection::open,
+    )
+    .await?;
+    let server = start("null-http")?;
+    let last = server.addresses.len().saturating_sub(1);
+    held(
+        &server,
+        "HTTP",
+        connections,
+        server.address(last)?,
+        http1::Connection::open,
+    )
+    .await
+}
+
+async fn held<C, F>(
+    server: &Contender,
+    what: &str,
+    connections: usize,
+    address: std::net::SocketAddr,
+    open: impl Fn(std::net::SocketAddr) -> F,
+) -> anyhow::Result<()>
+where
+    C: Caller,
+    F: Future<Output = anyhow::Result<C>>,
+{
+    tokio::time::sleep(REST).await;
     let before = server.resident()?;
-    let address = server.address(0)?;
-    let mut open = Vec::new();
+    let mut all = Vec::new();
     for _ in 0..connections {
-        let caller = grpc::Connection::open(address).await?;
+        let caller = open(address).await?;
         caller.ask(None).await?;
-        open.push(caller);
+        all.push(caller);
     }
     tokio::time::sleep(REST).await;
     println!(
-        "\nResident with {connections} open gRPC connections: {:.1} MB; before them: {:.1} MB.",
+        "\nResident with {connections} open {what} connections: {:.1} MB; before them: {:.1} MB.",
         server.resident()? as f64 / 1e6,
         before as f64 / 1e6
     );

@@ -30,7 +30,7 @@ fn the_null_servers_are_measured() {
         assert!(rate.parse::<u64>().unwrap() > 0, "{said}");
     }
     assert!(
-        said.contains("Resident with 20 open gRPC connections: "),
+        said.contains("Resident with 20 open HTTP connections: "),
         "{said}"
     );
 }
