@@ -14,6 +14,7 @@ pub mod envoy;
 pub mod generate;
 pub mod naive;
 pub mod portcullis;
+pub mod ports;
 pub mod process;
 pub mod stub;
 pub mod token;

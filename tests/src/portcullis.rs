@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::ports::free_address;
 use crate::process::Daemon;
 
 /// A debug build on a busy machine needs a while.
@@ -193,12 +194,4 @@ pub fn health(address: SocketAddr) -> io::Result<ServingStatus> {
     let limited =
         runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), asked).await });
     limited.map_err(io::Error::other)?
-}
-
-/// An address of loopback that was free a moment ago.
-///
-/// # Errors
-/// There is none.
-pub fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

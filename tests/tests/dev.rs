@@ -16,6 +16,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use portcullis_tests::component::{self, require, run_folder};
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::{Daemon, poll};
 
 const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis-e2e");
@@ -34,10 +35,7 @@ struct Dev {
 impl Dev {
     fn start(name: &str, envoy: &Path) -> Self {
         let folder = run_folder(name);
-        let address = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = free_address().unwrap();
         let mut command = Command::new(PORTCULLIS);
         command
             .args([

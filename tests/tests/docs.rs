@@ -12,13 +12,14 @@
 )]
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use portcullis_tests::component::{self, require, run_folder, workspace};
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::{self, Daemon};
 use regex::Regex;
 
@@ -335,8 +336,7 @@ fn write_script(path: &Path, command: &str) {
 }
 
 fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port().to_string()
+    free_address().unwrap().port().to_string()
 }
 
 /// The first lines that differ.

@@ -9,7 +9,7 @@
 )]
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use portcullis_tests::authority::{Authority, Names};
 use portcullis_tests::client::{Client, Exchange};
 use portcullis_tests::component::{self, envoy, run_folder, workspace};
 use portcullis_tests::echo::Echo;
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::{Daemon, run};
 use portcullis_tests::stub::{Asked, Stub};
 
@@ -96,10 +97,7 @@ struct Running {
 fn start(envoy: &Path, snippet: &str, listens: u16, workload: u16) -> Running {
     let stub = Stub::start().unwrap();
     let echo = Echo::start().unwrap();
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let free = free_address().unwrap();
     let file = workspace().join("deploy/proxies/envoy").join(snippet);
     let text = fs::read_to_string(file)
         .unwrap()

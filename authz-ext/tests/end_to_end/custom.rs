@@ -271,12 +271,7 @@ async fn another_portcullis_can_be_the_provider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn asking_itself_is_refused_at_start_and_by_any_way_round() {
     // A port that is free a moment later.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     for (listen, service) in [
         ("127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "localhost"),

@@ -241,9 +241,7 @@ async fn the_decision_log_goes_to_a_collector() {
 #[tokio::test]
 async fn a_collector_that_is_not_there_delays_no_verdict_and_is_found_when_it_comes() {
     // A port that nobody listens at.
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
     let (_folder, running) = server(address, |_| {}).await;
     let parent = format!("00-{TRACE}-{SPAN}-01");
     let started = Instant::now();

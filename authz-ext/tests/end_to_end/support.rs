@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse};
@@ -171,4 +172,19 @@ pub fn reason(response: &CheckResponse) -> String {
 pub async fn ask(client: &mut Client, path: &str) -> String {
     let response = within("an answer", client.check(tonic::Request::new(get(path)))).await;
     reason(&response.unwrap())
+}
+
+/// A port that is free now and still is when it is used.
+pub fn free_port() -> u16 {
+    // Below the range from which the system takes ports by itself: nothing that connects, or listens
+    // on port 0, gets it before it is used.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() % 20_000;
+    loop {
+        let offset = (start + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 20_000;
+        let port = 11_000 + u16::try_from(offset).unwrap();
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }

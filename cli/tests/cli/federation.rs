@@ -1,12 +1,21 @@
 //! Two certificate authorities that federate, as their operators set it up.
 
-use std::net::TcpListener;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::svid::{Authority, until};
 
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    // Below the range from which the system takes ports by itself: nothing that connects, or listens
+    // on port 0, gets it before it is used.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() % 20_000;
+    loop {
+        let offset = (start + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 20_000;
+        let port = 11_000 + u16::try_from(offset).unwrap();
+        if std::net::TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// An authority for `name` whose bundle endpoint is on `port`.

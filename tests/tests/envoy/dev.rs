@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_tests::client::{Client, Exchange};
 use portcullis_tests::component::{self, run_folder};
-use portcullis_tests::portcullis::free_address;
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::{self, Daemon, poll};
 
 use crate::setting::{PORTCULLIS, envoy};

@@ -94,7 +94,7 @@ fn identity_address_and_server_name_decide() {
 fn the_destination_is_found_by_its_address_where_nothing_names_it() {
     let Some(executable) = envoy() else { return };
     let folder = run_folder("tcp-destination");
-    let address = portcullis_tests::portcullis::free_address().unwrap();
+    let address = portcullis_tests::ports::free_address().unwrap();
     let workload = json!({ "namespace": "shop", "name": "db", "labels": { "app": "db" }, "addresses": [address.ip()] });
     let config = json!({ "workloads": [workload] });
     let server = Server::start(

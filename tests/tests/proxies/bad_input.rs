@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use portcullis_tests::component::run_folder;
-use portcullis_tests::portcullis::{Server, free_address};
+use portcullis_tests::portcullis::Server;
+use portcullis_tests::ports::free_address;
 use serde_json::{Value, json};
 
 use crate::stage::{PORTCULLIS, WEB};

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use portcullis_tests::component::{self, Unpacked, require, run_folder, workspace};
-use portcullis_tests::portcullis::free_address;
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::{Daemon, run};
 use serde_json::{Value, json};
 

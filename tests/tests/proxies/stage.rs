@@ -7,7 +7,8 @@ use portcullis_tests::authority::{Authority, Names, tls_client};
 use portcullis_tests::client::Client;
 use portcullis_tests::component::run_folder;
 use portcullis_tests::echo::Echo;
-use portcullis_tests::portcullis::{Server, free_address};
+use portcullis_tests::portcullis::Server;
+use portcullis_tests::ports::free_address;
 use serde_json::{Value, json};
 
 use crate::proxy::{Kind, Proxy, Surroundings, certificates};

@@ -10,7 +10,8 @@ use portcullis_tests::client::{Client, Exchange};
 use portcullis_tests::component::{self, run_folder};
 use portcullis_tests::envoy::Envoy;
 use portcullis_tests::envoy::config::{Config, ExtAuthz, Listener, Service};
-use portcullis_tests::portcullis::{Server, free_address};
+use portcullis_tests::portcullis::Server;
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::poll;
 use serde_json::{Value, json};
 

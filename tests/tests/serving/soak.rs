@@ -24,7 +24,8 @@ use portcullis_policy::settings::Settings;
 use portcullis_policy::snapshot::Snapshot;
 use portcullis_tests::client::{Client, Exchange};
 use portcullis_tests::component::run_folder;
-use portcullis_tests::portcullis::{Server, free_address};
+use portcullis_tests::portcullis::Server;
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process::poll;
 use serde_json::{Value, json};
 

@@ -1,11 +1,11 @@
 //! OpenID Connect clients find our keys by themselves.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use portcullis_tests::component::{py_spiffe, require, run_folder, workspace};
+use portcullis_tests::ports::free_address;
 use portcullis_tests::process;
 use portcullis_tests::workload::served::Served;
 
@@ -44,10 +44,7 @@ fn a_client_that_knows_the_issuer_alone_verifies_our_tokens_across_a_rotation() 
     };
     let folder = run_folder("discovery");
     certificates(&folder);
-    let port = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
+    let port = free_address().unwrap().port();
     let config = format!(
         "ca:\n  refresh_hint: 1s\n  oidc:\n    issuer: {ISSUER}\n    listen: 127.0.0.1:{port}\n    certificate: web.pem\n    key: web.key\n"
     );
