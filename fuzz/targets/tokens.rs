@@ -68,6 +68,7 @@ fuzz_target!(|input: &[u8]| {
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
                 .collect(),
             merged: input.len() % 2 == 0,
+            ..Headers::default()
         },
         ..Http::default()
     };
