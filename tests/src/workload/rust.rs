@@ -188,14 +188,19 @@ impl RustWorkload {
 }
 
 /// True for what `spiffe-rustls` makes of a handshake that falls between an update of its source and
-/// its use of it: it has no certificate (the peer alerts `access_denied`), or offers no signature
+/// its use of it: it has no certificate (`access_denied`, `certificate_required`), or offers no signature
 /// schemes (`decode_error`). Neither says anything of what the authority issued: a certificate that is
 /// not trusted has alerts of its own.
 fn is_between_updates(error: &anyhow::Error) -> bool {
     let words = format!("{error:#}");
-    ["AccessDenied", "DecodeError", "no server certificate chain"]
-        .iter()
-        .any(|told| words.contains(told))
+    [
+        "AccessDenied",
+        "CertificateRequired",
+        "DecodeError",
+        "no server certificate chain",
+    ]
+    .iter()
+    .any(|told| words.contains(told))
 }
 
 impl Workload for RustWorkload {
