@@ -28,7 +28,10 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = h2::client::handshake(stream).await?;
+        // Answers are small, and at a fixed rate any number of them may arrive at once.
+        let mut http2 = h2::client::Builder::new();
+        let http2 = http2.data_frame_budget(1 << 30);
+        let (sender, connection) = http2.handshake(stream).await?;
         tokio::spawn(async move {
             let _ = connection.await;
         });
