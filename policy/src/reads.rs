@@ -3,7 +3,7 @@
 //! A request that lacks one of them cannot be decided by what looks at it: a guarded attribute that is
 //! not there silences a forbid.
 
-use cedar_policy_core::ast::{Expr, ExprKind, Var};
+use cedar_policy_core::ast::{BinaryOp, Expr, ExprKind, Literal, Var};
 use smol_str::SmolStr;
 
 use crate::model::{Alternative, Matcher, Rule};
@@ -148,6 +148,38 @@ impl Reads {
     }
 }
 
+/// Names of the request's headers that a Cedar expression looks at; `None`: it may look at any.
+#[must_use]
+pub fn header_names(expr: &Expr) -> Option<Vec<SmolStr>> {
+    let mut names = Vec::new();
+    for part in expr.subexpressions() {
+        let ExprKind::BinaryApp {
+            op: BinaryOp::HasTag | BinaryOp::GetTag,
+            arg1,
+            arg2,
+        } = part.expr_kind()
+        else {
+            continue;
+        };
+        // Labels have tags as well.
+        if matches!(root(arg1), ExprKind::Var(Var::Principal | Var::Resource)) {
+            continue;
+        }
+        match arg2.expr_kind() {
+            ExprKind::Lit(Literal::String(name)) => names.push(name.clone()),
+            _ => return None,
+        }
+    }
+    Some(names)
+}
+
+fn root(expr: &Expr) -> &ExprKind {
+    match expr.expr_kind() {
+        ExprKind::GetAttr { expr, .. } => root(expr),
+        kind => kind,
+    }
+}
+
 /// The attributes from `context` to what `expr` names, outermost first.
 fn context_path(expr: &Expr) -> Option<Vec<SmolStr>> {
     match expr.expr_kind() {
@@ -170,6 +202,27 @@ mod tests {
         let text = format!("permit(principal, action, resource) when {{ {text} }};");
         let policy = parse_policy(None, &text).unwrap();
         Reads::of_expr(policy.non_scope_constraints().unwrap())
+    }
+
+    #[test]
+    fn headers_are_named_or_may_be_any() {
+        let names = |text: &str| {
+            let text = format!("permit(principal, action, resource) when {{ {text} }};");
+            let policy = parse_policy(None, &text).unwrap();
+            header_names(policy.non_scope_constraints().unwrap())
+        };
+        let found = names(
+            "context.http.headers.hasTag(\"a\") && context.http.headers.getTag(\"a\").contains(\"x\") \
+             && !({h: context.http}.h.headers.hasTag(\"b\")) && resource.labels.hasTag(\"app\")",
+        );
+        let mut found = found.unwrap();
+        found.sort();
+        assert_eq!(found, ["a", "a", "b"]);
+        assert_eq!(
+            names("context.http.headers.hasTag(context.http.method)"),
+            None
+        );
+        assert_eq!(names("true").unwrap().len(), 0);
     }
 
     #[test]

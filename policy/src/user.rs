@@ -10,6 +10,7 @@ mod read;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
+use smol_str::SmolStr;
 
 use crate::attachment::EnforcementPoint;
 use crate::cedar::program::FactTest;
@@ -46,8 +47,19 @@ pub struct UserPolicy {
     pub namespace: Option<String>,
     /// What its conditions look at.
     pub reads: Reads,
+    /// Names of the request's headers that they look at, facts included; `None`: any.
+    pub headers: Option<Vec<SmolStr>>,
     /// Labels that the destination must have.
     pub selector: Vec<(String, String)>,
+}
+
+impl UserPolicy {
+    /// True when a header of this name counts for the policy.
+    #[must_use]
+    pub fn looks_at_header(&self, name: &str) -> bool {
+        let named = self.headers.as_ref();
+        named.is_none_or(|names| names.iter().any(|known| known == name))
+    }
 }
 
 /// Removes from `base` what `proposed` replaces, and reports two of one name among either.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::http::{self, Dialect};
+use portcullis_authz::reload::ReloadStatus;
 use portcullis_authz::respond;
 use portcullis_authz::server::{ListenerOptions, Protocol};
 use portcullis_policy::settings::CustomProvider;
@@ -198,7 +199,7 @@ async fn a_rule_on_a_header_that_no_proxy_hands_over_errs_to_the_closed_side() {
     };
     let more = policy("no-upgrade", "DENY", "upgrade") + &policy("no-other", "DENY", "x-other");
     let (address, _, task) = http("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    let (_folder, running) = behind_nginx(http_provider(address), &more).await;
+    let (folder, mut running) = behind_nginx(http_provider(address), &more).await;
     for (uri, headers, expected) in [
         ("/no-upgrade", "upgrade: websocket\r\n", (403, "denied_by")),
         ("/no-upgrade", "", (403, "denied_by")),
@@ -207,6 +208,16 @@ async fn a_rule_on_a_header_that_no_proxy_hands_over_errs_to_the_closed_side() {
     ] {
         let (status, reason) = ask(&running, uri, headers).await;
         assert_eq!((status, reason.as_str()), expected, "{uri} {headers}");
+    }
+    // A forbid that people wrote is not taken apart: it counts as a whole.
+    let cedar = "@id(\"user\")\nforbid (principal, action == Action::\"http\", resource == Workload::\"foo/a\")\n\
+                 when { context.http.path == \"/user\" && context.http.headers.hasTag(\"upgrade\") };\n";
+    std::fs::write(folder.path().join("user.cedar"), cedar).unwrap();
+    let read = |status: &ReloadStatus| status.succeeded > 1;
+    running.until("the Cedar policy is read", read).await;
+    for headers in ["upgrade: websocket\r\n", ""] {
+        let denied = (403, "denied_by".to_owned());
+        assert_eq!(ask(&running, "/user", headers).await, denied);
     }
     running.stop().await;
     task.abort();

@@ -13,6 +13,7 @@ use crate::model::Role;
 use crate::reads::Reads;
 use crate::request::{RemoteAddress, Request};
 use crate::snapshot::Snapshot;
+use crate::user::UserPolicy;
 use crate::worker::{Answer, Worker};
 
 /// More addresses than this in X-Forwarded-For are not tried: what hangs on them is then decided
@@ -26,7 +27,7 @@ pub fn answers(
     located: &Located,
     facts: &Facts<'_>,
 ) -> Vec<Answer> {
-    let policies = &located.slice.user;
+    let (policies, request) = (&located.slice.user, facts.request);
     let destination = snapshot.inventory().workload(located.resolved.workload);
     let (false, Some(destination)) = (policies.is_empty(), destination) else {
         return Vec::new();
@@ -40,18 +41,18 @@ pub fn answers(
             snapshot.uids(),
         )
     };
-    let Some(readings) = readings(facts, located.slice.user_reads) else {
-        return evaluate(facts);
-    };
+    let readings = readings(facts, located.slice.user_reads);
     let path = facts.http.as_ref().map(|http| Cow::Borrowed(http.path()));
-    let all: Vec<Vec<Answer>> = readings
-        .requests
-        .iter()
-        .map(|request| {
-            let facts = super::facts(request, located.dialect, path.clone(), facts.view);
-            evaluate(&facts)
-        })
-        .collect();
+    let all: Vec<Vec<Answer>> = match readings.requests.as_slice() {
+        [_as_it_is] => vec![evaluate(facts)],
+        several => several
+            .iter()
+            .map(|request| {
+                let facts = super::facts(request, located.dialect, path.clone(), facts.view);
+                evaluate(&facts)
+            })
+            .collect(),
+    };
     policies
         .iter()
         .enumerate()
@@ -61,10 +62,11 @@ pub fn answers(
                 return Answer::Error;
             }
             let every = (policy.rule.role == Role::Allow) != facts.view.favourable;
+            let complete = readings.complete && !leaves_out(request, policy);
             let satisfied = if every {
-                of().all(|a| *a == Answer::Satisfied)
+                complete && of().all(|a| *a == Answer::Satisfied)
             } else {
-                !readings.complete || of().any(|a| *a == Answer::Satisfied)
+                !complete || of().any(|a| *a == Answer::Satisfied)
             };
             if satisfied {
                 Answer::Satisfied
@@ -82,15 +84,22 @@ struct Readings {
     complete: bool,
 }
 
-/// The readings that differ in what `reads` looks at; `None` when there is only one.
-fn readings(facts: &Facts<'_>, reads: Reads) -> Option<Readings> {
+/// True when the policy looks at a header of which no reading tells all: the way here does not carry it,
+/// or there are too many ways to take it apart.
+fn leaves_out(request: &Request, policy: &UserPolicy) -> bool {
+    let headers = request.http.as_ref().map(|http| &http.headers);
+    headers.is_some_and(|headers| {
+        policy.reads.any_of(Reads::HEADERS)
+            && header::not_told(headers).any(|name| policy.looks_at_header(name))
+    })
+}
+
+/// The readings that differ in what `reads` looks at.
+fn readings(facts: &Facts<'_>, reads: Reads) -> Readings {
     let request = facts.request;
     let remote_unknown =
         request.remote == RemoteAddress::Unknown && reads.any_of(Reads::REMOTE_ADDRESS);
     let joined = reads.any_of(Reads::HEADERS) && facts.has_joined_headers();
-    if !remote_unknown && !joined {
-        return None;
-    }
     let mut complete = true;
     let mut requests = vec![request.clone()];
     if remote_unknown {
@@ -120,7 +129,7 @@ fn readings(facts: &Facts<'_>, reads: Reads) -> Option<Readings> {
             .chain(cut(header::cut_in_every_way))
             .collect();
     }
-    Some(Readings { requests, complete })
+    Readings { requests, complete }
 }
 
 /// Addresses that the client could have: the peer's, and each that X-Forwarded-For names.

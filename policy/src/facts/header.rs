@@ -109,6 +109,23 @@ pub fn is_joined(http: &HttpFacts<'_>, name: &str) -> bool {
 /// More pieces than this are not put together in every way: there would be too many ways.
 const MOST_PIECES: usize = 16;
 
+/// Names of headers of which [`cut_in_every_way`] does not give every value: those that the way here does
+/// not carry, and those with too many pieces.
+pub fn not_told(headers: &Headers) -> impl Iterator<Item = &str> {
+    let there = |name: &str| headers.entries.iter().any(|(known, _)| known == name);
+    let hidden = headers.not_carried.iter().copied();
+    let hidden = hidden.filter(move |name| !there(name));
+    let pieces = |name: &str| -> usize {
+        let same = headers.entries.iter().filter(|(known, _)| known == name);
+        same.map(|(_, value)| value.split(',').count()).sum()
+    };
+    let merged = headers.entries.iter().filter(|_| headers.merged);
+    let many = merged
+        .map(|(name, _)| name.as_str())
+        .filter(move |name| INLINE.binary_search(name).is_err() && pieces(name) > MOST_PIECES);
+    hidden.chain(many)
+}
+
 /// Takes headers that were merged on the way apart at every comma.
 pub fn cut_everywhere(headers: &mut Headers) {
     cut(headers, |pieces, _| {

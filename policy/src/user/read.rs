@@ -16,8 +16,9 @@ use crate::diagnostic::{Diagnostic, Location, code};
 use crate::lower;
 use crate::model::{Dialect, Matcher, Role, Rule, RuleId};
 use crate::path::template::PathTemplate;
-use crate::reads::Reads;
+use crate::reads::{self, Reads};
 use crate::resource::CedarFile;
+use smol_str::SmolStr;
 
 /// Reads every policy of a file. `root_namespace` is where policies without `@namespace` live.
 #[must_use]
@@ -165,6 +166,16 @@ impl Reader<'_> {
             conditions.map_or(Reads::NONE, Reads::of_expr),
             |reads, matcher| reads.and(Reads::of_matcher(matcher)),
         );
+        let headers = facts.iter().flat_map(FactTest::matchers).fold(
+            conditions.map_or(Some(Vec::new()), reads::header_names),
+            |names, matcher| match matcher {
+                Matcher::Header(name, _) => names.map(|mut names| {
+                    names.push(SmolStr::from(name.0.as_ref()));
+                    names
+                }),
+                _ => names,
+            },
+        );
         let text = self.text(namespace, &selector);
         errors.extend(self.check(&name, &text));
         if !errors.is_empty() {
@@ -211,6 +222,7 @@ impl Reader<'_> {
             text: Arc::from(text.as_str()),
             facts,
             reads,
+            headers,
             reach,
             namespace: namespace.map(str::to_owned),
             selector,
