@@ -3,7 +3,6 @@
 mod activation;
 mod connection;
 mod prompt;
-mod socket;
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +14,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 
-use self::socket::SocketFile;
 use crate::endpoint::Endpoint;
 use crate::limits::{Counters, Load, Open};
 use crate::tls::Material;
@@ -47,7 +45,7 @@ enum Listener {
     Unix {
         listener: UnixListener,
         /// Ours to remove at the end; none, if somebody else made it.
-        _file: Option<SocketFile>,
+        _file: Option<portcullis_wire::SocketFile>,
     },
 }
 
@@ -63,7 +61,7 @@ impl Incoming {
                 )
             }
             Endpoint::Unix(path) => {
-                let (listener, file) = socket::bind_unix(path, mode).await?;
+                let (listener, file) = portcullis_wire::bind_unix(path, mode).await?;
                 let file = Some(file);
                 (
                     endpoint.clone(),

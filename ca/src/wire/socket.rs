@@ -1,15 +1,14 @@
 //! A listening unix socket: its file, its mode, and the connections it accepts.
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{UnixListener, UnixStream};
+use portcullis_wire::SocketFile;
+use tokio::net::UnixListener;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 
@@ -34,46 +33,12 @@ impl Socket {
     /// # Errors
     /// When another process listens there, something else is in the way, or the folder cannot be written.
     pub async fn bind(path: &Path, mode: u32) -> io::Result<Self> {
-        match std::fs::symlink_metadata(path) {
-            Ok(metadata) if metadata.file_type().is_socket() => {
-                if UnixStream::connect(path).await.is_ok() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::AddrInUse,
-                        "another process listens on this socket",
-                    ));
-                }
-            }
-            Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "a file that is no socket is in the way; remove it",
-                ));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        // Short, because the path of a socket must be; the process id keeps two starts apart.
-        let beside = path.with_file_name(format!(".{:x}", std::process::id()));
-        match std::fs::remove_file(&beside) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let listener = UnixListener::bind(&beside)?;
-        let placed = std::fs::set_permissions(&beside, Permissions::from_mode(mode))
-            .and_then(|()| std::fs::rename(&beside, path))
-            .and_then(|()| SocketFile::of(path));
-        match placed {
-            Ok(file) => Ok(Self {
-                path: path.to_owned(),
-                listener,
-                _file: file,
-            }),
-            Err(error) => {
-                let _ = std::fs::remove_file(&beside);
-                Err(error)
-            }
-        }
+        let (listener, file) = portcullis_wire::bind_unix(path, mode).await?;
+        Ok(Self {
+            path: path.to_owned(),
+            listener,
+            _file: file,
+        })
     }
 
     /// Where it is.
@@ -130,37 +95,10 @@ impl Stream for Incoming {
     }
 }
 
-/// Removes the socket when dropped, unless another process has put its own in its place.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.to_owned(),
-            identity: identity(path)?,
-        })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = std::fs::symlink_metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[tokio::test]

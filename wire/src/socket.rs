@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Binds beside `path`, sets the mode and renames into place: at no moment is the socket open to
-/// more than `mode` says, and a stale file of a process that died is replaced.
-pub(super) async fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+/// more than `mode` says. A stale socket of a process that died is replaced, a live one and any other
+/// file are not.
+///
+/// # Errors
+/// When another process listens there, something else is in the way, or the folder cannot be written.
+pub async fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {
             if UnixStream::connect(path).await.is_ok() {
@@ -49,7 +53,7 @@ pub(super) async fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListene
 
 /// Removes the socket when dropped, unless another process has put its own in its place.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
