@@ -24,6 +24,7 @@ use tonic::transport::Server as GrpcServer;
 use tonic::{Request, Status};
 
 use crate::ca::Ca;
+use crate::observe::trace::TraceLayer;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::proto::spire::api::server::bundle::v1::bundle_server::BundleServer;
 use crate::proto::spire::api::server::entry::v1::entry_server::EntryServer;
@@ -138,6 +139,7 @@ impl AdminServer {
         ca: Arc<Ca>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), ServeError> {
+        let traced = TraceLayer(ca.observer().clone());
         let admin = Admin { ca };
         macro_rules! service {
             ($server:ident) => {
@@ -158,6 +160,7 @@ impl AdminServer {
             .await;
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = GrpcServer::builder()
+            .layer(traced)
             .http2_max_header_list_size(64 << 10)
             .add_service(service!(EntryServer))
             .add_service(service!(BundleServer))

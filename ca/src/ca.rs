@@ -25,6 +25,7 @@ use crate::journal::{self, Journal, JournalError, Record};
 use crate::jwt_svid::JwtProfile;
 use crate::key::disk::{KeyFolder, Secret};
 use crate::key::{KeyAlgorithm, KeyError, MemoryKey, SigningKey};
+use crate::observe::Observer;
 use crate::registry::Registry;
 use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta, Store, StoreError};
 use crate::trust_domain::TrustDomain;
@@ -172,6 +173,7 @@ pub struct Ca {
     changes: watch::Sender<u64>,
     deliveries: Deliveries,
     refresher: Refresher,
+    observer: Observer,
     started: SystemTime,
     /// Locked as long as the process lives.
     _lock: File,
@@ -242,6 +244,7 @@ impl Ca {
             changes,
             deliveries: Deliveries::default(),
             refresher,
+            observer: Observer::default(),
             _lock: lock,
         };
         ca.load_authorities().await?;
@@ -313,6 +316,24 @@ impl Ca {
     #[must_use]
     pub fn refresher(&self) -> &Refresher {
         &self.refresher
+    }
+
+    /// What counts and traces.
+    #[must_use]
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// End of the upstream authority; `None` where ours are roots.
+    #[must_use]
+    pub fn upstream_not_after(&self) -> Option<SystemTime> {
+        self.upstream.as_ref().map(Upstream::not_after)
+    }
+
+    /// How many X.509-SVIDs are in memory, to be served again.
+    #[must_use]
+    pub fn svids_held(&self) -> usize {
+        self.svids.len()
     }
 
     #[cfg(test)]

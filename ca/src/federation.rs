@@ -63,6 +63,10 @@ pub struct RelationshipStatus {
     pub error: Option<String>,
     /// Failures since then.
     pub failures: u32,
+    /// Successes since the start.
+    pub succeeded: u64,
+    /// Failures since the start.
+    pub failed: u64,
     /// When it is asked again.
     pub next_at: Option<SystemTime>,
 }

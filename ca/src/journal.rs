@@ -6,17 +6,20 @@
 //! the same time share one `fsync`.
 
 pub mod read;
+mod stats;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use stats::Stats;
 
 use crate::clock::Clock;
 use crate::x509::certificate::hex;
@@ -89,6 +92,7 @@ pub enum JournalError {
 pub struct Journal {
     queue: mpsc::Sender<Request>,
     path: Arc<Path>,
+    stats: Arc<Stats>,
 }
 
 #[derive(Debug)]
@@ -144,7 +148,9 @@ impl Journal {
             .and_then(|folder| folder.sync_all())
             .map_err(failed)?;
         let (queue, requests) = mpsc::channel(QUEUE);
+        let stats = Arc::new(Stats::default());
         let writer = Writer {
+            stats: Arc::clone(&stats),
             file,
             head,
             end,
@@ -158,6 +164,7 @@ impl Journal {
         Ok(Self {
             queue,
             path: path.into(),
+            stats,
         })
     }
 
@@ -178,6 +185,11 @@ impl Journal {
         written.await.map_err(|_| gone())?
     }
 
+    /// How its writes went.
+    pub(crate) fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
     /// Where the file is.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -186,6 +198,7 @@ impl Journal {
 }
 
 struct Writer {
+    stats: Arc<Stats>,
     file: File,
     head: Head,
     /// Length of what is known to be on disk.
@@ -205,7 +218,9 @@ impl Writer {
                 count += next.records.len();
                 group.push(next);
             }
+            let started = Instant::now();
             let result = self.write(&group);
+            self.stats.wrote(count, &result, started.elapsed());
             for request in group {
                 // Who no longer waits needs no answer.
                 let _ = request.done.send(result.clone());

@@ -27,6 +27,7 @@ pub mod journal;
 mod json;
 pub mod jwt_svid;
 pub mod key;
+pub mod observe;
 pub mod proto;
 pub mod registry;
 pub mod sds;

@@ -12,11 +12,14 @@ use crate::admin::{self, AdminServer};
 use crate::ca::{Ca, OpenError, Options};
 use crate::clock::SystemClock;
 use crate::identities::Identities;
+use crate::observe::otlp::{self, Export, OtlpError};
 use crate::web::{WebAddress, WebError, WebOptions, WebServer};
 use crate::wire::{ServeError, WorkloadServer, WorkloadServerOptions};
 
 /// Longest time between two looks at the clock.
 const TICK: Duration = Duration::from_secs(10);
+/// Time that the last spans get at the end.
+const EXPORT: Duration = Duration::from_secs(2);
 /// Refresh hints that a new authority is published for before it signs (SPIFFE Federation §4.1).
 const HINTS: u32 = 3;
 
@@ -29,6 +32,8 @@ pub struct ServerOptions {
     pub socket: PathBuf,
     /// What others may fetch.
     pub web: Vec<WebOptions>,
+    /// The collector that gets spans; `None` for none.
+    pub otlp: Option<otlp::Options>,
 }
 
 /// A server that cannot start, or ended by itself.
@@ -43,6 +48,9 @@ pub enum ServerError {
     /// A web listener.
     #[error(transparent)]
     Web(#[from] WebError),
+    /// The collector.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
 }
 
 /// A server: its authorities are ready, its sockets are bound.
@@ -51,6 +59,7 @@ pub struct Server {
     workloads: WorkloadServer,
     admin: AdminServer,
     web: Vec<WebServer>,
+    export: Option<Export>,
 }
 
 impl Server {
@@ -61,13 +70,19 @@ impl Server {
     pub async fn start(options: ServerOptions) -> Result<Self, ServerError> {
         let admin_socket = admin::socket_in(&options.ca.data);
         let mut ca = options.ca;
-        if !options.web.is_empty() {
+        if options.web.iter().any(|web| web.content.is_polled()) {
             // Whoever polls has a new authority before it signs (SPIFFE Federation §4.1).
             ca.propagation = ca.propagation.max(ca.refresh_hint * HINTS);
         }
         let ca = Arc::new(Ca::open(ca, Arc::new(SystemClock)).await?);
+        let export = match &options.otlp {
+            Some(otlp) => Some(ca.observer().export(otlp, ca.trust_domain().as_str())?),
+            None => None,
+        };
         let admin = AdminServer::bind(&admin_socket).await?;
-        let workloads = WorkloadServer::bind(WorkloadServerOptions::new(options.socket)).await?;
+        let mut workloads = WorkloadServerOptions::new(options.socket);
+        workloads.observer = ca.observer().clone();
+        let workloads = WorkloadServer::bind(workloads).await?;
         let mut web = Vec::with_capacity(options.web.len());
         for options in options.web {
             web.push(WebServer::bind(&ca, options).await?);
@@ -77,6 +92,7 @@ impl Server {
             workloads,
             admin,
             web,
+            export,
         })
     }
 
@@ -143,6 +159,9 @@ impl Server {
         // A rotation that is under way is finished: its key is on disk, its record is not.
         let _ = rotation.await;
         let _ = federation.await;
+        if let Some(export) = self.export {
+            export.close(EXPORT).await;
+        }
         ended?;
         Ok(())
     }
@@ -164,7 +183,9 @@ async fn rotate(ca: Arc<Ca>, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => return,
             () = tokio::time::sleep(pause) => {}
         }
-        match ca.tick().await {
+        let ticked = ca.tick().await;
+        ca.observer().metrics().ticked(&ticked);
+        match ticked {
             Ok(done) => {
                 for (what, ids) in [
                     ("prepared", done.prepared),
@@ -180,3 +201,6 @@ async fn rotate(ca: Arc<Ca>, mut stop: watch::Receiver<bool>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

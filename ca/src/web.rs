@@ -107,6 +107,16 @@ pub enum WebContent {
         /// `iss` of our JWT-SVIDs, the URL that this listener is reached by.
         issuer: String,
     },
+    /// `/metrics`, `/livez` and `/readyz`, for operators and their tools.
+    Management,
+}
+
+impl WebContent {
+    /// True where others look for new authorities every now and then.
+    #[must_use]
+    pub fn is_polled(&self) -> bool {
+        !matches!(self, Self::Management)
+    }
 }
 
 /// A web listener.
@@ -191,6 +201,8 @@ impl WebServer {
     /// When the address is taken, or what it is to show cannot be had.
     pub async fn bind(ca: &Arc<Ca>, options: WebOptions) -> Result<Self, WebError> {
         let listen = options.listen;
+        // Plain HTTP, as Prometheus expects it: where it may listen is the operator's to know.
+        let may_be_plain = options.content == WebContent::Management;
         let pages = Arc::new(Pages::new(options.content)?);
         let tls = |cause: String| WebError::Tls {
             listen: listen.clone(),
@@ -207,7 +219,7 @@ impl WebServer {
             WebAddress::Tcp(address) => address.ip().is_loopback(),
             WebAddress::Unix(_) => true,
         };
-        if certificates.is_none() && !is_local {
+        if certificates.is_none() && !is_local && !may_be_plain {
             return Err(WebError::Plain(listen));
         }
         let bind = |cause| WebError::Bind {

@@ -17,10 +17,11 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use crate::attest::Attestation;
+use crate::attest::{AttestError, Attestation};
 use crate::caller::Caller;
 use crate::clock::Clock;
 use crate::identities::Identities;
+use crate::observe::Observer;
 use crate::proto::workload::spiffe_workload_api_server::{
     SpiffeWorkloadApi, SpiffeWorkloadApiServer,
 };
@@ -49,6 +50,7 @@ pub(crate) struct Workloads {
     pub(crate) attestation: Attestation,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) patience: Patience,
+    pub(crate) observer: Observer,
     /// Turns true when the server is about to end.
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -92,10 +94,15 @@ impl Workloads {
 
     /// Who the caller is now.
     pub(crate) async fn caller(&self, session: &Session) -> Result<Caller, Status> {
-        self.attestation
-            .attest(session.peer())
-            .await
-            .map_err(|error| status::unattested(&error))
+        let caller = self.attested(session).await;
+        caller.map_err(|error| status::unattested(&error))
+    }
+
+    /// Attests, and counts what comes of it.
+    pub(crate) async fn attested(&self, session: &Session) -> Result<Caller, AttestError> {
+        let caller = self.attestation.attest(session.peer()).await;
+        self.observer.metrics().attested(&caller);
+        caller
     }
 }
 

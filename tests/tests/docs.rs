@@ -93,6 +93,11 @@ fn giving_workloads_an_identity() {
 }
 
 #[test]
+fn seeing_identities_issued() {
+    check("docs/tasks/observe-ca.md", &[]);
+}
+
+#[test]
 fn trusting_another_trust_domain() {
     check("docs/tasks/federation.md", &[]);
 }
@@ -119,6 +124,7 @@ fn every_page_is_run() {
             "explain.md",
             "federation.md",
             "identities.md",
+            "observe-ca.md",
             "observe.md",
             "production.md",
             "proxies.md",

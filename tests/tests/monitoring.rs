@@ -13,26 +13,38 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use portcullis_authz::observe::metrics::{Definition, Kind, TABLE};
+use portcullis_authz::observe::metrics as authz;
+use portcullis_ca::observe::metrics as ca;
 use portcullis_policy::decision::{Reason, Verdict};
 use portcullis_tests::component::{self, require, workspace};
 use portcullis_tests::process;
 use regex::Regex;
 use serde_json::Value;
 
-const DASHBOARD: &str = "deploy/grafana/portcullis-authz.json";
-const RULES: &str = "deploy/prometheus/portcullis-authz.rules.yaml";
-const TESTS: &str = "deploy/prometheus/portcullis-authz.test.yaml";
+/// What Prometheus and Grafana get for each service.
+const SERVICES: [&str; 2] = ["portcullis-authz", "portcullis-ca"];
 
 /// Labels that Prometheus itself adds.
 const TARGET: [&str; 3] = ["instance", "job", "le"];
+
+fn dashboard(service: &str) -> String {
+    read(&format!("deploy/grafana/{service}.json"))
+}
+
+fn rules(service: &str) -> String {
+    format!("deploy/prometheus/{service}.rules.yaml")
+}
+
+fn tests(service: &str) -> String {
+    format!("deploy/prometheus/{service}.test.yaml")
+}
 
 fn read(path: &str) -> String {
     fs::read_to_string(workspace().join(path)).unwrap()
 }
 
-/// Every query of the dashboard.
-fn queries() -> Vec<String> {
+/// Every query of a dashboard.
+fn queries(service: &str) -> Vec<String> {
     fn walk(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(fields) => {
@@ -49,29 +61,53 @@ fn queries() -> Vec<String> {
             _ => {}
         }
     }
-    let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
+    let dashboard: Value = serde_json::from_str(&dashboard(service)).unwrap();
     let mut found = Vec::new();
     walk(&dashboard, &mut found);
     found
 }
 
-/// The names that samples of a metric have.
-fn samples(metric: &Definition) -> Vec<String> {
-    let name = metric.full_name();
-    match metric.kind {
-        Kind::Counter | Kind::Gauge => vec![name],
-        Kind::Histogram => ["bucket", "sum", "count"]
-            .map(|part| format!("{name}_{part}"))
-            .into(),
+/// A metric, whichever service it is of.
+struct Metric {
+    name: String,
+    is_histogram: bool,
+    labels: &'static [(&'static str, &'static str)],
+}
+
+impl Metric {
+    /// The names that its samples have.
+    fn samples(&self) -> Vec<String> {
+        match self.is_histogram {
+            false => vec![self.name.clone()],
+            true => ["bucket", "sum", "count"]
+                .map(|part| format!("{}_{part}", self.name))
+                .into(),
+        }
     }
+}
+
+/// Every metric of every service.
+fn metrics() -> Vec<Metric> {
+    let authz = authz::TABLE.iter().map(|one| Metric {
+        name: one.full_name(),
+        is_histogram: one.kind == authz::Kind::Histogram,
+        labels: one.labels,
+    });
+    let ca = ca::TABLE.iter().map(|one| Metric {
+        name: one.full_name(),
+        is_histogram: one.kind == ca::Kind::Histogram,
+        labels: one.labels,
+    });
+    authz.chain(ca).collect()
 }
 
 /// What a text says of metrics that there are not, labels that they do not have, and values that
 /// labels never have.
 fn mistakes(text: &str) -> Vec<String> {
-    let known: BTreeMap<String, &Definition> = TABLE
+    let metrics = metrics();
+    let known: BTreeMap<String, &Metric> = metrics
         .iter()
-        .flat_map(|metric| samples(metric).into_iter().map(move |name| (name, metric)))
+        .flat_map(|one| one.samples().into_iter().map(move |name| (name, one)))
         .collect();
     let words: BTreeSet<&str> = Reason::ALL
         .iter()
@@ -79,7 +115,7 @@ fn mistakes(text: &str) -> Vec<String> {
         .chain(Verdict::ALL.iter().map(|verdict| verdict.as_str()))
         .collect();
     let used = Regex::new(r"(portcullis_[a-z_]+)(\{[^}]*\})?").unwrap();
-    let matcher = Regex::new(r#"([a-z_]+)\s*=~?\s*"([^"]*)""#).unwrap();
+    let matcher = Regex::new(r#"([a-z_]+)\s*!?=~?\s*"([^"]*)""#).unwrap();
     let mut mistakes = Vec::new();
     for found in used.captures_iter(text) {
         let Some(metric) = known.get(&found[1]) else {
@@ -148,14 +184,19 @@ fn what_is_not_there_is_found() {
 }
 
 #[test]
-fn the_dashboard_shows_every_metric_and_no_other() {
-    let queries = queries().join("\n");
-    assert_eq!(mistakes(&queries), [""; 0]);
-    for metric in TABLE {
+fn the_dashboards_show_every_metric_and_no_other() {
+    let mut all = String::new();
+    for service in SERVICES {
+        let queries = queries(service).join("\n");
+        assert_eq!(mistakes(&queries), [""; 0], "{service}");
+        all.push_str(&queries);
+    }
+    for metric in metrics() {
         assert!(
-            samples(metric)
+            metric
+                .samples()
                 .iter()
-                .any(|name| queries.contains(name.as_str())),
+                .any(|name| all.contains(name.as_str())),
             "`{}` is on no panel",
             metric.name
         );
@@ -164,10 +205,30 @@ fn the_dashboard_shows_every_metric_and_no_other() {
 
 #[test]
 fn alert_rules_speak_of_metrics_that_there_are() {
-    let rules = read(RULES);
-    assert!(rules.matches("- alert: ").count() > 5);
-    assert_eq!(mistakes(&rules), [""; 0]);
-    assert_eq!(mistakes(&read(TESTS)), [""; 0]);
+    for service in SERVICES {
+        for file in [rules(service), tests(service)] {
+            assert_eq!(mistakes(&read(&file)), [""; 0], "{file}");
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_test_in_which_it_fires() {
+    for service in SERVICES {
+        let rules = read(&rules(service));
+        let alerts: BTreeSet<&str> = rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- alert: "))
+            .collect();
+        assert!(alerts.len() > 5, "{service}: {alerts:?}");
+        let tests = read(&tests(service));
+        let cases = tests.split("- alertname: ").skip(1);
+        let firing: BTreeSet<&str> = cases
+            .filter(|case| case.contains("exp_labels"))
+            .filter_map(|case| case.lines().next())
+            .collect();
+        assert_eq!(firing, alerts, "{service}");
+    }
 }
 
 #[test]
@@ -175,12 +236,18 @@ fn prometheus_takes_the_alert_rules_and_they_fire_when_they_should() {
     let Some(promtool) = require(component::promtool()) else {
         return;
     };
-    for arguments in [["check", "rules", RULES], ["test", "rules", TESTS]] {
-        let mut command: Command = promtool.command();
-        command.args(arguments).current_dir(workspace());
-        let output = process::run(&mut command, Duration::from_secs(60)).unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {said}");
-        assert!(said.contains("SUCCESS"), "{said}");
+    for service in SERVICES {
+        for arguments in [
+            ["check", "rules", &rules(service)],
+            ["test", "rules", &tests(service)],
+        ] {
+            let mut command: Command = promtool.command();
+            command.args(arguments).current_dir(workspace());
+            let output = process::run(&mut command, Duration::from_secs(60)).unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(output.status.success(), "{arguments:?}: {said}");
+            assert!(said.contains("SUCCESS"), "{said}");
+        }
     }
 }

@@ -146,6 +146,17 @@ impl Ca {
         requests: Vec<X509Request>,
         requester: &Requester,
     ) -> Issued<IssuedX509> {
+        let asked = requests.len();
+        let issuing = self.issue_x509_unseen(requests, requester);
+        let observer = &self.observer;
+        observer.issuing(AuthorityKind::X509, asked, issuing).await
+    }
+
+    async fn issue_x509_unseen(
+        &self,
+        requests: Vec<X509Request>,
+        requester: &Requester,
+    ) -> Issued<IssuedX509> {
         let (authority, key) = self.signer(AuthorityKind::X509)?;
         let issuer = authority.issuer().ok_or_else(|| {
             IssueError::Unavailable("the authority has no certificate".to_owned())
@@ -230,6 +241,17 @@ impl Ca {
     /// # Errors
     /// When there is no active authority, or the journal cannot be written.
     pub async fn issue_jwt(
+        &self,
+        requests: Vec<JwtRequest>,
+        requester: &Requester,
+    ) -> Issued<IssuedJwt> {
+        let asked = requests.len();
+        let issuing = self.issue_jwt_unseen(requests, requester);
+        let observer = &self.observer;
+        observer.issuing(AuthorityKind::Jwt, asked, issuing).await
+    }
+
+    async fn issue_jwt_unseen(
         &self,
         requests: Vec<JwtRequest>,
         requester: &Requester,
@@ -329,6 +351,7 @@ impl Ca {
         what: &str,
         cause: &IssueError,
     ) -> Result<(), IssueError> {
+        self.observer.metrics().refused(what, cause);
         let record = requester
             .record("denied")
             .with("what", what)

@@ -12,6 +12,7 @@ use crate::authority::{self, Authority, AuthorityError};
 use crate::fail;
 use crate::journal::{Record, rfc3339};
 use crate::key::SigningKey;
+use crate::observe::metrics::Step;
 use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta};
 
 /// How long activation by hand waits for live streams.
@@ -61,13 +62,15 @@ impl Ca {
                 authorities.push(retired(active, now));
             }
             authorities.push(next);
-            self.carry_out(Plan {
+            let plan = Plan {
                 authorities,
                 forget: Vec::new(),
                 publishes: true,
                 records: vec![record],
-            })
-            .await?;
+            };
+            self.observer
+                .changing(kind, Step::Activate, self.carry_out(plan))
+                .await?;
         }
         Ok(())
     }
@@ -86,6 +89,16 @@ impl Ca {
     }
 
     pub(super) async fn prepare_alone(
+        &self,
+        kind: AuthorityKind,
+        actor: &str,
+    ) -> Result<Arc<Authority>, AuthorityError> {
+        let preparing = self.prepare_unseen(kind, actor);
+        let observer = &self.observer;
+        observer.changing(kind, Step::Prepare, preparing).await
+    }
+
+    async fn prepare_unseen(
         &self,
         kind: AuthorityKind,
         actor: &str,
@@ -147,6 +160,18 @@ impl Ca {
         actor: &str,
         waited: bool,
     ) -> Result<Arc<Authority>, AuthorityError> {
+        let activating = self.activate_unseen(kind, id, actor, waited);
+        let observer = &self.observer;
+        observer.changing(kind, Step::Activate, activating).await
+    }
+
+    async fn activate_unseen(
+        &self,
+        kind: AuthorityKind,
+        id: &str,
+        actor: &str,
+        waited: bool,
+    ) -> Result<Arc<Authority>, AuthorityError> {
         let now = self.clock.now();
         let found = self.find(kind, id)?;
         let mut next = Authority::clone(prepared(&found)?);
@@ -185,6 +210,17 @@ impl Ca {
         actor: &str,
     ) -> Result<Arc<Authority>, AuthorityError> {
         let _changing = self.changing.lock().await;
+        let tainting = self.taint_alone(kind, id, emergency, actor);
+        self.observer.changing(kind, Step::Taint, tainting).await
+    }
+
+    async fn taint_alone(
+        &self,
+        kind: AuthorityKind,
+        id: &str,
+        emergency: bool,
+        actor: &str,
+    ) -> Result<Arc<Authority>, AuthorityError> {
         let found = self.find(kind, id)?;
         match found.row.state {
             AuthorityState::Prepared | AuthorityState::Old => {}
@@ -230,6 +266,16 @@ impl Ca {
         actor: &str,
     ) -> Result<Arc<Authority>, AuthorityError> {
         let _changing = self.changing.lock().await;
+        let revoking = self.revoke_alone(kind, id, actor);
+        self.observer.changing(kind, Step::Revoke, revoking).await
+    }
+
+    async fn revoke_alone(
+        &self,
+        kind: AuthorityKind,
+        id: &str,
+        actor: &str,
+    ) -> Result<Arc<Authority>, AuthorityError> {
         let found = self.find(kind, id)?;
         match found.row.state {
             AuthorityState::Tainted | AuthorityState::Prepared => {}

@@ -7,6 +7,7 @@ use super::Ca;
 use super::rotation::{KINDS, Plan, changed};
 use crate::authority::{Authority, AuthorityError};
 use crate::journal::rfc3339;
+use crate::observe::metrics::Step;
 use crate::store::{AuthorityKind, AuthorityRow, AuthorityState};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -128,13 +129,15 @@ impl Ca {
         let ids: Vec<String> = over.iter().map(|known| known.row.id.clone()).collect();
         if !ids.is_empty() {
             let records = over.iter().map(|known| changed(known, "authority_pruned"));
-            self.carry_out(Plan {
+            let plan = Plan {
                 authorities: Vec::new(),
                 records: records.collect(),
                 forget: ids.clone(),
                 publishes: true,
-            })
-            .await?;
+            };
+            let pruned = self.carry_out(plan).await;
+            self.observer.metrics().step(Step::Prune, &pruned);
+            pruned?;
             for id in &ids {
                 self.forget_key(id);
             }

@@ -214,6 +214,7 @@ impl Ca {
                 _ => missing.push((place, entry, slot)),
             }
         }
+        self.observer.metrics().served_again(found.len());
         if !missing.is_empty() {
             let mut keys = Vec::with_capacity(missing.len());
             let mut requests = Vec::with_capacity(missing.len());

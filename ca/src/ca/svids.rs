@@ -87,6 +87,11 @@ impl SvidCache {
         Arc::clone(slots.entry(entry_id.to_owned()).or_default())
     }
 
+    /// Slots, full or empty.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     /// Forgets what no entry has any more, and what nobody renewed.
     pub(super) fn prune(&self, is_entry: impl Fn(&str) -> bool, now: SystemTime) {
         self.lock().retain(|id, slot| {

@@ -116,17 +116,17 @@ impl Refresher {
         let status = all.entry(trust_domain.clone()).or_default();
         match taken {
             Ok((changed, pause)) => {
-                *status = RelationshipStatus {
-                    refreshed_at: Some(now),
-                    error: None,
-                    failures: 0,
-                    next_at: now.checked_add(jittered(pause)),
-                };
+                status.refreshed_at = Some(now);
+                status.error = None;
+                status.failures = 0;
+                status.succeeded = status.succeeded.saturating_add(1);
+                status.next_at = now.checked_add(jittered(pause));
                 Ok(changed)
             }
             Err(error) => {
                 status.error = Some(error.to_string());
                 status.failures = status.failures.saturating_add(1);
+                status.failed = status.failed.saturating_add(1);
                 let doubled = 1_u32 << status.failures.saturating_sub(1).min(10);
                 let pause = self.shortest.saturating_mul(doubled).min(LONGEST_PAUSE);
                 status.next_at = now.checked_add(jittered(pause.max(self.shortest)));

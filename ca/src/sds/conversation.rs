@@ -13,6 +13,7 @@ use super::secret::{Secrets, Subscription};
 use crate::attest::AttestError;
 use crate::delivery::Delivery;
 use crate::identities::{IssueError, X509Context};
+use crate::observe::metrics::{Api, OpenStream};
 use crate::wire::latest::{Sender, latest};
 use crate::wire::{Call, OnFlush, status};
 use crate::workload_api::{Renewal, Workloads, call};
@@ -60,6 +61,7 @@ pub(super) async fn open<D: Dialect>(
     workloads.caller(call.session()).await?;
     let conversation = Conversation {
         changes: workloads.identities.subscribe(),
+        counted: OpenStream::new(workloads.observer.metrics(), Api::Sds),
         workloads: workloads.clone(),
         call,
         dialect,
@@ -80,6 +82,7 @@ pub(super) async fn open<D: Dialect>(
 struct Conversation<D> {
     workloads: Workloads,
     call: Call,
+    counted: OpenStream,
     changes: watch::Receiver<u64>,
     dialect: D,
     /// Only while our own bundle is asked for.
@@ -124,6 +127,7 @@ impl<D: Dialect> Conversation<D> {
                 self.changes.mark_unchanged();
                 if let Some(response) = self.answer().await? {
                     sender.put(Ok(response));
+                    self.counted.update();
                     last = Instant::now();
                     in_hand = Some(last);
                 }
@@ -143,6 +147,7 @@ impl<D: Dialect> Conversation<D> {
                 () = sender.drained(), if in_hand.is_some() => in_hand = None,
                 () = at(stalled) => {
                     tracing::warn!(pid = process.pid(), "a reader takes nothing any more: its connection is cut");
+                    self.counted.stalled();
                     self.call.session().cut();
                     return Ok(());
                 }
@@ -243,11 +248,7 @@ impl<D: Dialect> Conversation<D> {
 
     /// The caller's state; an error without a status means that there is none now, but may be later.
     async fn ask(&mut self) -> Result<X509Context, Option<Status>> {
-        let attested = self
-            .workloads
-            .attestation
-            .attest(self.call.session().peer())
-            .await;
+        let attested = self.workloads.attested(self.call.session()).await;
         let caller = match attested {
             Ok(caller) => caller,
             Err(AttestError::Failed(why)) => return Err(self.later(&why)),

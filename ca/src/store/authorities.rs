@@ -41,6 +41,9 @@ pub enum AuthorityState {
 pub struct UnknownWord(String);
 
 impl AuthorityKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::X509, Self::Jwt];
+
     /// The word in tables, journal and status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -52,6 +55,15 @@ impl AuthorityKind {
 }
 
 impl AuthorityState {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 5] = [
+        Self::Prepared,
+        Self::Active,
+        Self::Old,
+        Self::Tainted,
+        Self::Revoked,
+    ];
+
     /// The word in tables, journal and status.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -69,7 +81,7 @@ impl FromStr for AuthorityKind {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        [Self::X509, Self::Jwt]
+        Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == word)
             .ok_or_else(|| UnknownWord(word.to_owned()))
@@ -80,16 +92,10 @@ impl FromStr for AuthorityState {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        [
-            Self::Prepared,
-            Self::Active,
-            Self::Old,
-            Self::Tainted,
-            Self::Revoked,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == word)
-        .ok_or_else(|| UnknownWord(word.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|state| state.as_str() == word)
+            .ok_or_else(|| UnknownWord(word.to_owned()))
     }
 }
 

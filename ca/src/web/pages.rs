@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::WebContent;
 use crate::bundle::{Bundle, JwtKeyKind};
 use crate::ca::Ca;
+use crate::observe::{health, metrics};
 use crate::trust_domain::shorten;
 
 /// An issuer that nobody can look up.
@@ -32,7 +33,7 @@ pub(super) struct Pages {
 impl Pages {
     pub(super) fn new(content: WebContent) -> Result<Self, IssuerError> {
         let prefix = match &content {
-            WebContent::Bundle => String::new(),
+            WebContent::Bundle | WebContent::Management => String::new(),
             WebContent::Oidc { issuer } => path_of(issuer)?,
         };
         Ok(Self { content, prefix })
@@ -49,6 +50,7 @@ impl Pages {
         }
         let bundle = ca.bundle();
         let document = match &self.content {
+            WebContent::Management => return management(ca, path),
             WebContent::Bundle => bundle.to_document(),
             WebContent::Oidc { issuer } => {
                 // Behind a proxy the prefix may be stripped, or not.
@@ -68,6 +70,35 @@ impl Pages {
             .body(Full::new(document.into()))
             .unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR))
     }
+}
+
+/// What operators and their tools ask for.
+fn management(ca: &Ca, path: &str) -> Response<Full<Bytes>> {
+    // Prometheus reads it whatever it asked for.
+    const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let (status, kind, text) = match path {
+        "/metrics" => (StatusCode::OK, METRICS, metrics::text(ca)),
+        "/livez" => (
+            StatusCode::OK,
+            "text/plain; charset=utf-8",
+            "ok\n".to_owned(),
+        ),
+        "/readyz" => {
+            let (is_ready, page) = health::ready(ca);
+            let status = match is_ready {
+                true => StatusCode::OK,
+                false => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, "application/json", format!("{page}\n"))
+        }
+        _ => return plain(StatusCode::NOT_FOUND),
+    };
+    Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, kind)
+        .header(CACHE_CONTROL, "no-store")
+        .body(Full::new(text.into()))
+        .unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR))
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {

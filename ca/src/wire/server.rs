@@ -15,6 +15,8 @@ use super::socket::Socket;
 use crate::attest::Attestation;
 use crate::clock::{Clock, SystemClock};
 use crate::identities::Identities;
+use crate::observe::Observer;
+use crate::observe::trace::TraceLayer;
 use crate::proto::FILE_DESCRIPTOR_SET;
 use crate::sds::{SecretDiscovery, SecretNames};
 use crate::workload_api::{Patience, WorkloadApi, Workloads};
@@ -43,6 +45,8 @@ pub struct WorkloadServerOptions {
     pub drain: Duration,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// What counts and traces.
+    pub observer: Observer,
 }
 
 impl WorkloadServerOptions {
@@ -58,6 +62,7 @@ impl WorkloadServerOptions {
             secret_names: SecretNames::default(),
             drain: Duration::from_secs(5),
             clock: Arc::new(SystemClock),
+            observer: Observer::default(),
         }
     }
 }
@@ -128,6 +133,7 @@ impl WorkloadServer {
             attestation: options.attestation,
             clock: options.clock,
             patience: options.patience,
+            observer: options.observer.clone(),
             stop: stop.clone(),
         };
         // Both are asked for: grpcurl and others still speak v1alpha first.
@@ -138,6 +144,7 @@ impl WorkloadServer {
                 .with_service_name("envoy.service.secret.v3.SecretDiscoveryService")
         };
         let router = GrpcServer::builder()
+            .layer(TraceLayer(options.observer))
             .layer(FrontLayer)
             // A caller that is frozen must not hold its connection for ever.
             .http2_keepalive_interval(Some(Duration::from_secs(30)))

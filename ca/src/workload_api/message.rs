@@ -12,6 +12,7 @@ use prost_types::{ListValue, Struct, Value};
 use crate::bundle::Bundle;
 use crate::caller::Caller;
 use crate::identities::{BundlesContext, Identities, IssueError, X509Context};
+use crate::observe::metrics::Api;
 use crate::proto::workload::{JwtBundlesResponse, X509BundlesResponse, X509svid, X509svidResponse};
 
 /// What a stream is about.
@@ -21,6 +22,8 @@ pub(super) trait Question: Send + Sync + 'static {
     type State: Send + Sync + 'static;
     /// What it is told.
     type Message: Send + 'static;
+    /// What it is counted as.
+    const API: Api;
 
     async fn ask(identities: &dyn Identities, caller: &Caller) -> Result<Self::State, IssueError>;
 
@@ -45,6 +48,7 @@ pub(super) struct X509Svids;
 impl Question for X509Svids {
     type State = X509Context;
     type Message = X509svidResponse;
+    const API: Api = Api::X509Svid;
 
     async fn ask(identities: &dyn Identities, caller: &Caller) -> Result<X509Context, IssueError> {
         let context = identities.x509_context(caller).await?;
@@ -91,6 +95,7 @@ pub(super) struct X509Bundles;
 impl Question for X509Bundles {
     type State = BundlesContext;
     type Message = X509BundlesResponse;
+    const API: Api = Api::X509Bundles;
 
     async fn ask(
         identities: &dyn Identities,
@@ -122,6 +127,7 @@ pub(super) struct JwtBundles;
 impl Question for JwtBundles {
     type State = BundlesContext;
     type Message = JwtBundlesResponse;
+    const API: Api = Api::JwtBundles;
 
     async fn ask(
         identities: &dyn Identities,

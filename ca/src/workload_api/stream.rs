@@ -15,6 +15,7 @@ use crate::attest::AttestError;
 use crate::caller::Caller;
 use crate::delivery::Delivery;
 use crate::identities::IssueError;
+use crate::observe::metrics::OpenStream;
 use crate::wire::latest::{Sender, latest};
 use crate::wire::{Call, OnFlush, status};
 
@@ -36,6 +37,7 @@ pub(super) async fn open<Q: Question>(
         call,
         changes,
         delivery,
+        counted: OpenStream::new(workloads.observer.metrics(), Q::API),
         question: std::marker::PhantomData,
     };
     let state = open.first(Instant::now() + hold).await?;
@@ -70,6 +72,7 @@ struct Open<Q: Question> {
     call: Call,
     changes: watch::Receiver<u64>,
     delivery: Delivery,
+    counted: OpenStream,
     question: std::marker::PhantomData<Q>,
 }
 
@@ -110,8 +113,7 @@ impl<Q: Question> Open<Q> {
     }
 
     async fn caller(&self) -> Result<Caller, Refused> {
-        let peer = self.call.session().peer();
-        let attested = self.workloads.attestation.attest(peer).await;
+        let attested = self.workloads.attested(self.call.session()).await;
         attested.map_err(Refused::Attest)
     }
 
@@ -128,6 +130,7 @@ impl<Q: Question> Open<Q> {
     async fn run(mut self, mut state: Q::State, sender: Sender<Q::Message>) {
         let mut told = Told::default();
         told.put(&sender, Q::message(&state), Q::sequence(&state));
+        self.counted.update();
         let mut renewal = Renewal::default();
         renewal.answered(Q::renew_at(&state), &*self.workloads.clock);
         loop {
@@ -159,6 +162,7 @@ impl<Q: Question> Open<Q> {
                     let sequence = Q::sequence(&now);
                     if !Q::is_same(&state, &now) {
                         told.put(&sender, Q::message(&now), sequence);
+                        self.counted.update();
                     } else if let Some((waiting, _)) = &mut told.waiting {
                         *waiting = sequence;
                     } else {
@@ -214,6 +218,7 @@ impl<Q: Question> Open<Q> {
                         pid = self.pid(), after = ?self.workloads.patience.stalled,
                         "a reader takes nothing any more: its connection is cut"
                     );
+                    self.counted.stalled();
                     self.call.session().cut();
                     Event::Over(None)
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use portcullis_ca::ca::{KeyStorage, Options};
 use portcullis_ca::key::disk::Secret;
+use portcullis_ca::observe::otlp;
 use portcullis_ca::store;
 use portcullis_ca::trust_domain::TrustDomain;
 use portcullis_ca::web::{WebContent, WebIdentity, WebOptions};
@@ -145,7 +146,30 @@ pub fn web(ca: &CaConfig, options: &Options) -> anyhow::Result<Vec<WebOptions>> 
             issuer.context("`ca.oidc.issuer` is missing: the URL that clients look it up by")?;
         all.push(listener("ca.oidc", oidc, WebContent::Oidc { issuer })?);
     }
+    if let Some(address) = &ca.management {
+        all.push(WebOptions {
+            listen: address.parse()?,
+            identity: WebIdentity::Plain,
+            content: WebContent::Management,
+        });
+    }
     Ok(all)
+}
+
+/// The collector of the configuration, where it gets traces.
+#[must_use]
+pub fn collector(config: &Config) -> Option<otlp::Options> {
+    let collector = config.observe.otlp.as_ref().filter(|otlp| otlp.traces)?;
+    // The name of the other service says that none was given.
+    let default = portcullis_authz::observe::otlp::Options::new("").service;
+    Some(otlp::Options {
+        endpoint: collector.endpoint.clone(),
+        ca_file: collector.ca_file.clone(),
+        service: match collector.service == default {
+            true => "portcullis-ca".to_owned(),
+            false => collector.service.clone(),
+        },
+    })
 }
 
 fn listener(section: &str, config: &WebConfig, content: WebContent) -> anyhow::Result<WebOptions> {
@@ -162,7 +186,7 @@ fn listener(section: &str, config: &WebConfig, content: WebContent) -> anyhow::R
     let identity = match (files, &content) {
         (Some(files), _) => files,
         (None, WebContent::Bundle) => WebIdentity::Svid,
-        (None, WebContent::Oidc { .. }) => WebIdentity::Plain,
+        (None, WebContent::Oidc { .. } | WebContent::Management) => WebIdentity::Plain,
     };
     Ok(WebOptions {
         listen: listen.parse()?,

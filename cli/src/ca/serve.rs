@@ -37,7 +37,13 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
             std::fs::create_dir_all(folder)?;
         }
         let web = options::web(&config.ca, &ca)?;
-        let server = Server::start(ServerOptions { ca, socket, web }).await?;
+        let options = ServerOptions {
+            ca,
+            socket,
+            web,
+            otlp: options::collector(&config),
+        };
+        let server = Server::start(options).await?;
         tracing::info!(
             trust_domain = %server.ca().trust_domain(),
             data = %server.ca().options().data.display(),

@@ -42,6 +42,8 @@ pub struct CaConfig {
     pub bundle_endpoint: Option<WebConfig>,
     /// `ca.oidc`.
     pub oidc: Option<WebConfig>,
+    /// `ca.management.address`.
+    pub management: Option<String>,
     /// `ca.federation.authorities`.
     pub federation_roots: Option<PathBuf>,
     /// `ca.federation.interval`.
@@ -84,6 +86,13 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
             "bundle_endpoint" => {
                 ca.bundle_endpoint = Some(web(reader, node, "ca.bundle_endpoint", folder));
             }
+            "management" => {
+                for (name, node) in reader.fields(node, "ca.management") {
+                    if name == "address" {
+                        ca.management = address(reader, node, folder);
+                    }
+                }
+            }
             "oidc" => ca.oidc = Some(web(reader, node, "ca.oidc", folder)),
             "federation" => {
                 for (name, node) in reader.fields(node, "ca.federation") {
@@ -114,15 +123,7 @@ fn web(reader: &mut Reader, node: &Node, section: &str, folder: &Path) -> WebCon
     let mut web = WebConfig::default();
     for (name, node) in reader.fields(node, section) {
         match name {
-            "listen" => {
-                web.listen =
-                    reader
-                        .text(node, "an address")
-                        .map(|text| match text.strip_prefix("unix:") {
-                            Some(path) => format!("unix:{}", folder.join(path).display()),
-                            None => text.to_owned(),
-                        });
-            }
+            "listen" => web.listen = address(reader, node, folder),
             "certificate" => web.certificate = path(reader, node, folder),
             "key" => web.key = path(reader, node, folder),
             "issuer" => web.issuer = reader.text(node, "an issuer").map(Into::into),
@@ -130,6 +131,15 @@ fn web(reader: &mut Reader, node: &Node, section: &str, folder: &Path) -> WebCon
         }
     }
     web
+}
+
+/// An address to listen on; the path of a unix socket is relative to `folder`.
+fn address(reader: &mut Reader, node: &Node, folder: &Path) -> Option<String> {
+    let text = reader.text(node, "an address")?;
+    Some(match text.strip_prefix("unix:") {
+        Some(path) => format!("unix:{}", folder.join(path).display()),
+        None => text.to_owned(),
+    })
 }
 
 fn path(reader: &mut Reader, node: &Node, folder: &Path) -> Option<PathBuf> {

@@ -124,36 +124,45 @@ fn every_key_of_the_configuration_is_documented() {
         .is(0, "   1  ALLOW  allowed_by foo/readers#rule[0]  GET web.foo/public/a from 10.0.0.9 to 10.0.0.1:8080\n", "");
 }
 
+/// A row of the table of metrics: full name, type, labels with their values, meaning.
+fn metric(name: &str, kind: &str, labels: &[(&str, &str)], meaning: &str) -> String {
+    let labels = labels.iter();
+    let labels: Vec<String> = labels
+        .map(|(name, values)| format!("`{name}`: {values}"))
+        .collect();
+    let labels = match labels.as_slice() {
+        [] => "-".to_owned(),
+        labels => labels.join("<br>"),
+    };
+    format!("| `{name}` | {kind} | {labels} | {meaning} |\n")
+}
+
 #[test]
 fn every_metric_is_documented() {
+    const HEAD: &str = "| metric | type | labels | meaning |\n|---|---|---|---|\n";
     let mut page = String::from(
         "# Metrics\n\n\
-         What `/metrics` of the [management listener](configuration.md) shows, in the OpenMetrics text format, which \
+         What `/metrics` of the [management listeners](configuration.md) shows, in the OpenMetrics text format, which \
          Prometheus reads as it is. Values of labels are words of this page, or names from the configuration and the \
-         manifests: never values of a request. [A page](../tasks/observe.md) tells of the dashboard and the alert rules in \
+         manifests: never values of a request. [A page](../tasks/observe.md) tells of the dashboards and the alert rules in \
          deploy/.\n\n\
-         | metric | type | labels | meaning |\n|---|---|---|---|\n",
+         ## The authorization service\n\n",
     );
-    for metric in portcullis_authz::observe::metrics::TABLE {
-        let labels = metric.labels.iter();
-        let labels: Vec<String> = labels
-            .map(|(name, values)| format!("`{name}`: {values}"))
-            .collect();
-        let labels = match labels.as_slice() {
-            [] => "-".to_owned(),
-            labels => labels.join("<br>"),
-        };
-        let kind = metric.kind.as_str();
-        page.push_str(&format!(
-            "| `{}` | {kind} | {labels} | {} |\n",
-            metric.full_name(),
-            metric.meaning
-        ));
+    page.push_str(HEAD);
+    for one in portcullis_authz::observe::metrics::TABLE {
+        let (name, kind) = (one.full_name(), one.kind.as_str());
+        page.push_str(&metric(&name, kind, one.labels, one.meaning));
     }
-    page.push_str("\n## Reasons\n\n| reason | decision |\n|---|---|\n");
+    page.push_str("\n### Reasons\n\n| reason | decision |\n|---|---|\n");
     for reason in portcullis_policy::decision::Reason::ALL {
         let (reason, verdict) = (reason.as_str(), reason.verdict().as_str());
         page.push_str(&format!("| `{reason}` | {verdict} |\n"));
+    }
+    page.push_str("\n## The certificate authority\n\n");
+    page.push_str(HEAD);
+    for one in portcullis_ca::observe::metrics::TABLE {
+        let (name, kind) = (one.full_name(), one.kind.as_str());
+        page.push_str(&metric(&name, kind, one.labels, one.meaning));
     }
     check("metrics.md", &page);
 }

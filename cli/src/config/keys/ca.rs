@@ -155,6 +155,18 @@ pub const KEYS: &[Key] = &[
         "Its private key, PEM, not encrypted",
     ),
     key(
+        "ca.management",
+        "mapping",
+        "none",
+        "The listener for operators and their tools: plain HTTP with `/metrics`, `/livez` and `/readyz`, so on this machine or in a network that may know",
+    ),
+    key(
+        "ca.management.address",
+        "`IP:PORT` or `unix:PATH`",
+        "none",
+        "Address of the socket; not that of `management`, which is the authorization service's",
+    ),
+    key(
         "ca.federation",
         "mapping",
         "empty",
