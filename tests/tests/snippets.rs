@@ -159,8 +159,8 @@ fn the_http_snippet_carries_workload_target_and_addresses() {
     assert_eq!(request.destination.workload.as_deref(), Some("shop/web"));
     assert_eq!(request.target, Some(Target::Sidecar));
     assert_eq!(request.source.address, Some("127.1.2.3".parse().unwrap()));
-    // As Envoy counts without use_remote_address: the last entry.
-    let client = RemoteAddress::Known("203.0.113.2".parse().unwrap());
+    // Whatever the client wrote.
+    let client = RemoteAddress::Known("127.1.2.3".parse().unwrap());
     assert_eq!(request.remote, client);
     let http = request.http.unwrap();
     assert_eq!(http.path, "/b?q");

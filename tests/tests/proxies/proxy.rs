@@ -23,11 +23,13 @@ pub enum Kind {
     Apache,
     Traefik,
     Caddy,
+    /// Over HTTP.
     Envoy,
+    EnvoyGrpc,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Nginx,
         Self::IngressNginx,
         Self::Haproxy,
@@ -35,6 +37,7 @@ impl Kind {
         Self::Traefik,
         Self::Caddy,
         Self::Envoy,
+        Self::EnvoyGrpc,
     ];
 
     pub fn name(self) -> &'static str {
@@ -46,6 +49,20 @@ impl Kind {
             Self::Traefik => "traefik",
             Self::Caddy => "caddy",
             Self::Envoy => "envoy",
+            Self::EnvoyGrpc => "envoy-grpc",
+        }
+    }
+
+    /// Whether it is an Envoy, which normalises paths before it asks.
+    pub fn is_envoy(self) -> bool {
+        matches!(self, Self::Envoy | Self::EnvoyGrpc)
+    }
+
+    /// What `authz config` calls it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::EnvoyGrpc => "envoy",
+            other => other.name(),
         }
     }
 
@@ -53,6 +70,8 @@ impl Kind {
     pub fn listener(self, address: SocketAddr) -> Value {
         let certificate = |header| json!({ "source": "certificate", "header": header });
         let dialect = match self {
+            // All that it has to say is in the check itself.
+            Self::EnvoyGrpc => return json!({ "address": address.to_string() }),
             Self::Envoy => "envoy-http",
             other => other.name(),
         };
@@ -87,6 +106,7 @@ impl Kind {
             Self::Traefik => &["traefik/traefik.yml", "traefik/portcullis.yml"],
             Self::Caddy => &["caddy/Caddyfile"],
             Self::Envoy => &["envoy/http-service.yaml"],
+            Self::EnvoyGrpc => &["envoy/http.yaml"],
         }
     }
 }
@@ -183,13 +203,17 @@ impl Proxy {
                     .env("XDG_CONFIG_HOME", &folder);
                 command
             }
-            Kind::Envoy => {
+            Kind::Envoy | Kind::EnvoyGrpc => {
                 let envoy = require(component::envoy())?;
-                write(&folder, kind, around, exchange);
+                write(&folder, kind, around, |text| match kind {
+                    Kind::EnvoyGrpc => exchange(over_tls_too(&text)),
+                    _ => exchange(text),
+                });
+                let file = kind.files()[0].rsplit('/').next().unwrap();
                 let mut command = Command::new(envoy);
                 command
                     .args(["--concurrency", "1", "--use-dynamic-base-id", "-c"])
-                    .arg(folder.join("http-service.yaml"));
+                    .arg(folder.join(file));
                 command
             }
         };
@@ -218,7 +242,7 @@ impl Proxy {
 fn write(folder: &Path, kind: Kind, around: &Surroundings<'_>, place: impl Fn(String) -> String) {
     let mut command = Command::new(PORTCULLIS);
     command
-        .args(["authz", "config", kind.name(), "--config"])
+        .args(["authz", "config", kind.word(), "--config"])
         .arg(around.config)
         .args(["--listener", &around.portcullis.to_string(), "--into"])
         .arg(folder);
@@ -253,10 +277,34 @@ fn exchange(text: String, around: &Surroundings<'_>, plain: SocketAddr, tls: Soc
         ("response_header_timeout 1s", "response_header_timeout 20s"),
         ("dial_timeout 1s", "dial_timeout 20s"),
         ("timeout: 0.25s }", "timeout: 20s }"),
+        ("timeout: 0.25s\n", "timeout: 20s\n"),
     ] {
         text = text.replace(short, long);
     }
     text
+}
+
+/// The one listener of Envoy's plaintext snippet, and the same over TLS beside it.
+fn over_tls_too(text: &str) -> String {
+    let (head, rest) = text.split_once("  - name: inbound\n").unwrap();
+    let (listener, clusters) = rest.split_once("  clusters:\n").unwrap();
+    let tls = "    - transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates:
+            - certificate_chain: { filename: /etc/portcullis/proxy/tls.crt }
+              private_key: { filename: /etc/portcullis/proxy/tls.key }
+            validation_context: { trusted_ca: { filename: /etc/portcullis/proxy/clients.crt } }
+      filters:\n";
+    assert_eq!(listener.matches("    - filters:\n").count(), 1);
+    let secure = listener
+        .replace("10000", "10443")
+        .replace("    - filters:\n", tls);
+    format!(
+        "{head}  - name: inbound\n{listener}  - name: inbound-tls\n{secure}  clusters:\n{clusters}"
+    )
 }
 
 /// nginx in the foreground, with its files in its own folder.

@@ -41,6 +41,7 @@ impl Stage {
             .map(|(kind, address)| kind.listener(*address))
             .collect();
         let config = json!({
+            "default_workload": "shop/web",
             "mesh": { "pathNormalization": { "normalization": mode } },
             "listeners": listeners,
         });

@@ -21,7 +21,7 @@ const POLICIES: &str = r#"
 "#;
 
 /// Spellings of a path that DENY `/admin*` must hold for, where the mesh decodes and merges slashes.
-const SPELLINGS: [&str; 23] = [
+const SPELLINGS: [&str; 33] = [
     "/admin",
     "/admin/",
     "/admin?x=1",
@@ -45,6 +45,16 @@ const SPELLINGS: [&str; 23] = [
     "/a\\..\\admin",
     "/a%5c..%5cadmin",
     "http://example.com/admin",
+    "http://example.com//admin",
+    "/a/b/../../admin",
+    "/a/../../admin",
+    "/a/.%2e/admin",
+    "/a%2f%2e%2e%2fadmin",
+    "/%2e/admin",
+    "/a/..%2fadmin",
+    "/a/..%5cadmin",
+    "/%5cadmin",
+    "/a\\../admin",
 ];
 
 /// Everything that says who somebody is or what is asked, as a client might send it.
@@ -200,7 +210,9 @@ fn every_proxy_passes_what_is_allowed_and_nothing_else() {
             true,
         );
         check(&plain, "host", forged(Exchange::get("/host")), false);
-        check(&plain, "port", Exchange::get("/port"), true);
+        // Over gRPC the port is the one that the client connected to, not one that is configured.
+        let known = proxy.kind != Kind::EnvoyGrpc;
+        check(&plain, "port", Exchange::get("/port"), known);
         for spelling in SPELLINGS {
             check(&plain, "spelling", Exchange::get(spelling), false);
             check(
@@ -218,8 +230,8 @@ fn every_proxy_passes_what_is_allowed_and_nothing_else() {
 fn what_a_client_forges_does_not_reach_the_workload_either() {
     let stage = Stage::start("proxies-forged", "BASE", POLICIES);
     for proxy in &stage.proxies {
-        // Its annotations are about what is asked, not about what goes on.
-        if proxy.kind == Kind::IngressNginx {
+        // Its annotations are about what is asked, not about what goes on; and over gRPC no header is asked about.
+        if matches!(proxy.kind, Kind::IngressNginx | Kind::EnvoyGrpc) {
             continue;
         }
         let exchange = with_certificate(forged(Exchange::get("/public")), "secret");
@@ -258,6 +270,8 @@ fn whoever_asks_beside_the_proxy_is_not_believed() {
         .certificate;
     for (kind, address) in &stage.asked {
         let (path, exchange) = match kind {
+            // Who asks over gRPC is told apart by mutual TLS; see `serving`.
+            Kind::EnvoyGrpc => continue,
             Kind::Envoy => ("/authz/alice", Exchange::get("/authz/alice")),
             Kind::IngressNginx => (
                 "/",
