@@ -110,6 +110,22 @@ impl Clock {
     }
 }
 
+/// Why a connection ended: a request began, and its headers did not arrive in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the headers took too long")]
+pub(crate) struct Late;
+
+impl Late {
+    /// Whether it is behind `error`.
+    pub(super) fn is_in(error: &hyper::Error) -> bool {
+        let cause = std::error::Error::source(error);
+        let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+        cause
+            .and_then(io::Error::get_ref)
+            .is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
 fn timed_out(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
@@ -141,7 +157,10 @@ impl<C: AsyncRead + Unpin> AsyncRead for Timed<C> {
             Poll::Pending => Poll::Pending,
             // An idle connection ends as if its peer had closed it.
             Poll::Ready(()) if what == IDLE => Poll::Ready(Ok(())),
-            Poll::Ready(()) => Poll::Ready(Err(timed_out("the headers took too long"))),
+            Poll::Ready(()) => {
+                let late = io::Error::new(io::ErrorKind::TimedOut, Late);
+                Poll::Ready(Err(late))
+            }
         }
     }
 }

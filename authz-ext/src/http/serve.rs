@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use portcullis_policy::decision::Reason;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tower::ServiceExt as _;
 
-use super::connection::{Phase, Timed};
+use super::connection::{Late, Phase, Timed};
 use super::peer::Peer;
 use super::{Options, answer, facts};
 use crate::check::Checker;
@@ -106,14 +108,25 @@ async fn connected(connection: Connection, service: Arc<Service>, mut stop: watc
         }
     };
     if let Err(error) = ended {
-        // hyper has answered what it could not read: 400, 414 or 431.
-        let listener = service.checker.listener();
-        if error.is_parse() || error.is_parse_too_large() {
-            tracing::warn!(listener, reason = "invalid_request", %error, "request refused: it is no HTTP/1 request within the limits");
-        } else {
-            tracing::debug!(listener, %error, "a connection ended early");
-        }
+        refused(&service.checker, &error);
     }
+}
+
+/// A request that no handler saw is a denial as any other: counted, and in the decision log.
+fn refused(checker: &Checker, error: &hyper::Error) {
+    let listener = checker.listener();
+    let reason = if error.is_parse() || error.is_parse_too_large() {
+        // hyper has answered what it could not read: 400, 414 or 431.
+        Reason::InvalidRequest
+    } else if Late::is_in(error) {
+        // What does not come is not answered: the connection is closed.
+        Reason::Deadline
+    } else {
+        tracing::debug!(listener, %error, "a connection ended early");
+        return;
+    };
+    tracing::warn!(listener, reason = reason.as_str(), %error, "request refused: it is no HTTP/1 request within the limits");
+    let _ = checker.refuse(&HeaderMap::new(), reason, std::time::Instant::now());
 }
 
 /// The one handler: whatever path is asked, a check is what it is.

@@ -16,6 +16,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 struct Endpoint {
     server: Server,
+    management: SocketAddr,
+    decisions: std::path::PathBuf,
     nginx: SocketAddr,
     envoy: SocketAddr,
     socket: std::path::PathBuf,
@@ -28,8 +30,13 @@ fn start(name: &str, limits: &Value) -> Endpoint {
     let socket = std::env::temp_dir().join(format!("{name}-{}.sock", std::process::id()));
     let uid = rustix::process::getuid().as_raw();
     let identity = json!({ "source": "certificate", "header": "x-client-cert" });
+    let management = free_address().unwrap();
+    let decisions = folder.join("decisions.jsonl");
+    let _ = std::fs::remove_file(&decisions);
     let config = json!({
         "limits": limits,
+        "management": { "address": management.to_string() },
+        "decision_log": { "output": "file", "file": decisions },
         "default_workload": "shop/web",
         "listeners": [
             { "address": nginx.to_string(), "dialect": "nginx", "debug_headers": true,
@@ -50,6 +57,8 @@ fn start(name: &str, limits: &Value) -> Endpoint {
         .unwrap_or_else(|cause| panic!("{cause}"));
     Endpoint {
         server,
+        management,
+        decisions,
         nginx,
         envoy,
         socket,
@@ -200,6 +209,49 @@ fn nothing_malformed_is_an_allow() {
         ["403"]
     );
     assert!(!endpoint.server.log_end().contains("panicked"));
+}
+
+#[test]
+fn what_is_no_request_is_a_denial_that_is_counted_and_logged() {
+    let limits = json!({ "header_bytes": 16384, "header_timeout": "400ms" });
+    let endpoint = start("http-counted", &limits);
+    let refused = |reason: &str| -> u64 {
+        let exchange = portcullis_tests::client::Exchange::get("/metrics");
+        let client = portcullis_tests::client::Client::plain(endpoint.management);
+        let text = client.send(&exchange).unwrap().body;
+        let lines = text.lines().filter(|line| {
+            line.starts_with("portcullis_authz_decisions_total{")
+                && line.contains(&format!("reason=\"{reason}\""))
+        });
+        let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        values.sum()
+    };
+    assert_eq!((refused("invalid_request"), refused("deadline")), (0, 0));
+    let long = nginx("/a") + &format!("X-Long: {}\r\n", "a".repeat(20_000)) + CLOSE;
+    let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n", "a".repeat(70_000)) + CLOSE;
+    for (octets, status) in [
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), "400"),
+        (long, "431"),
+        (target, "4"),
+    ] {
+        let said = ask(endpoint.nginx, &octets);
+        assert!(statuses(&said)[0].starts_with(status), "{said}");
+    }
+    // Half a request; a connection that says nothing, or leaves, is none.
+    assert_eq!(statuses(&ask(endpoint.nginx, nginx("/a"))), [""; 0]);
+    drop(TcpStream::connect(endpoint.nginx).unwrap());
+    let counted = portcullis_tests::process::poll(LIMIT, || {
+        let counted = (refused("invalid_request"), refused("deadline"));
+        (counted == (3, 1)).then_some(())
+    });
+    let seen = (refused("invalid_request"), refused("deadline"));
+    assert!(counted.is_some(), "{seen:?}");
+    let logged = portcullis_tests::process::poll(LIMIT, || {
+        let text = std::fs::read_to_string(&endpoint.decisions).ok()?;
+        let named = |reason: &str| text.matches(&format!("\"reason\":\"{reason}\"")).count();
+        (named("invalid_request") == 3 && named("deadline") == 1).then_some(())
+    });
+    assert!(logged.is_some());
 }
 
 #[test]
