@@ -25,6 +25,7 @@ use crate::reload;
 
 pub use self::allowed::{AllowList, AllowedId, NotAnId};
 pub use self::files::Files;
+pub use self::workload::{Choice, WorkloadApi};
 
 /// TLS of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +42,8 @@ pub struct Options {
 pub enum Source {
     /// From files.
     Files(Files),
-    /// From a SPIFFE Workload API at `unix:PATH` or `tcp:IP:PORT`; clients need an SVID.
-    WorkloadApi(String),
+    /// From a SPIFFE Workload API; clients need an SVID.
+    WorkloadApi(WorkloadApi),
 }
 
 /// Why files make no TLS server.
@@ -145,9 +146,8 @@ impl Follower {
                 let (follower, current) = started?;
                 (Self::Files(follower), current)
             }
-            Source::WorkloadApi(endpoint) => {
-                let (follower, current) =
-                    workload::Follower::new(endpoint, allowed, alpn, counters);
+            Source::WorkloadApi(source) => {
+                let (follower, current) = workload::Follower::new(source, allowed, alpn, counters);
                 (Self::WorkloadApi(follower), current)
             }
         };

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use spiffe::X509Source;
+use spiffe::x509_source::SvidPicker;
+use spiffe::{X509Source, X509Svid};
 use tokio::sync::watch;
 
 use super::clients::Federated;
@@ -15,12 +16,57 @@ use crate::limits::Counters;
 /// Rest after a failure that the source does not get over by itself.
 const REST: Duration = Duration::from_secs(5);
 
+/// A SPIFFE Workload API, and which of the SVIDs that it gives us is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadApi {
+    /// `unix:PATH` or `tcp:IP:PORT`.
+    pub endpoint: String,
+    /// Which SVID; `None`: the first, which is the default one (SPIFFE Workload API section 5.3).
+    pub choice: Option<Choice>,
+}
+
+/// One SVID of several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// That of this SPIFFE ID.
+    SpiffeId(String),
+    /// That with this hint of the operator's; the first, if there are several.
+    Hint(String),
+}
+
+impl Choice {
+    fn is(&self, svid: &X509Svid) -> bool {
+        match self {
+            Self::SpiffeId(id) => svid.spiffe_id().to_string() == *id,
+            Self::Hint(hint) => svid.hint() == Some(hint),
+        }
+    }
+}
+
+impl SvidPicker for Choice {
+    fn pick_svid(&self, svids: &[Arc<X509Svid>]) -> Option<usize> {
+        let found = svids.iter().position(|svid| self.is(svid));
+        if found.is_none() {
+            let given = svids.iter().map(|svid| (svid.spiffe_id(), svid.hint()));
+            let given: Vec<String> = given
+                .map(|(id, hint)| match hint {
+                    Some(hint) => format!("{id} (hint `{hint}`)"),
+                    None => id.to_string(),
+                })
+                .collect();
+            tracing::warn!(wanted = ?self, ?given, "no SVID of the Workload API is the one that the listener names");
+        }
+        found
+    }
+}
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Follows the Workload API for one listener.
 #[derive(Debug)]
 pub(crate) struct Follower {
     endpoint: String,
+    choice: Option<Choice>,
     allowed: Option<AllowList>,
     alpn: &'static [u8],
     counters: Arc<Counters>,
@@ -29,14 +75,15 @@ pub(crate) struct Follower {
 
 impl Follower {
     pub(super) fn new(
-        endpoint: String,
+        source: WorkloadApi,
         allowed: Option<AllowList>,
         alpn: &'static [u8],
         counters: Arc<Counters>,
     ) -> (Self, watch::Receiver<Current>) {
         let (current, receiver) = watch::channel(None);
         let follower = Self {
-            endpoint,
+            endpoint: source.endpoint,
+            choice: source.choice,
             allowed,
             alpn,
             counters,
@@ -58,7 +105,10 @@ impl Follower {
     }
 
     async fn follow(&self) -> Result<(), Failure> {
-        let source = X509Source::builder().endpoint(&self.endpoint);
+        let mut source = X509Source::builder().endpoint(&self.endpoint);
+        if let Some(choice) = &self.choice {
+            source = source.picker(choice.clone());
+        }
         let source = source.build().await?;
         let mut updates = source.updated();
         let mut leaf = None;

@@ -186,6 +186,18 @@ fn tls_that_nobody_can_mean_is_refused_with_its_line() {
         ),
         ("{workload_api: here}", "`here` is no Workload API"),
         (
+            "{workload_api: \"unix:/a\", hint: edge, spiffe_id: \"spiffe://a/b\"}",
+            "`spiffe_id` and `hint` both choose",
+        ),
+        (
+            "{workload_api: \"unix:/a\", spiffe_id: \"spiffe://a/*\"}",
+            "`spiffe://a/*` is no SPIFFE ID",
+        ),
+        (
+            "{certificate_file: a, key_file: b, hint: edge}",
+            "`hint` chooses among SVIDs of a `workload_api`",
+        ),
+        (
             "{certificate_file: a, key_file: b, allowed_ids: [\"spiffe://a/b\"]}",
             "`allowed_ids` needs `client_ca_file`",
         ),

@@ -84,6 +84,14 @@ impl CertificateAuthority {
     /// # Errors
     /// The registry refuses it.
     pub fn entry(&self, name: &str, selector: &str) -> Result<()> {
+        self.entry_with_hint(name, selector, "")
+    }
+
+    /// The same, with a hint of the operator's.
+    ///
+    /// # Errors
+    /// As [`entry`](Self::entry).
+    pub fn entry_with_hint(&self, name: &str, selector: &str, hint: &str) -> Result<()> {
         let registry = self.ca.registry();
         let entry = Entry {
             id: String::new(),
@@ -94,7 +102,7 @@ impl CertificateAuthority {
             jwt_ttl: None,
             dns_names: Vec::new(),
             federates_with: Vec::new(),
-            hint: String::new(),
+            hint: hint.to_owned(),
             admin: false,
             downstream: false,
             store_svid: false,

@@ -59,6 +59,11 @@ impl Client {
 
     /// Asks once on a connection of its own; the status line and the server's certificate.
     fn ask(&self, address: &str) -> anyhow::Result<(String, Vec<u8>)> {
+        self.ask_named(address, "authz")
+    }
+
+    /// The same of a server whose identity is `name`.
+    fn ask_named(&self, address: &str, name: &str) -> anyhow::Result<(String, Vec<u8>)> {
         let svid = self.source.svid()?;
         let certificates = svid
             .cert_chain()
@@ -81,7 +86,7 @@ impl Client {
         let peer = tls.conn.peer_certificates().unwrap()[0].to_vec();
         let (_, certificate) = X509Certificate::from_der(&peer)?;
         let names = certificate.subject_alternative_name()?.unwrap();
-        let expected = id("authz");
+        let expected = id(name);
         assert_eq!(names.value.general_names, [GeneralName::URI(&expected)]);
         Ok((String::from_utf8_lossy(&answer).into_owned(), peer))
     }
@@ -177,4 +182,63 @@ fn an_svid_is_served_renewed_and_asked_of_clients() {
     });
     assert_eq!(again.expect("an answer").0, "HTTP/1.1 200");
     client.ask(&closed).unwrap_err();
+}
+
+#[test]
+fn of_several_svids_the_one_that_is_named_is_served() {
+    let folder = run_folder("serving-several-svids");
+    let ca = CertificateAuthority::start(&folder).unwrap();
+    let ours = std::env::current_exe().unwrap();
+    ca.entry("client", &format!("unix:path:{}", ours.display()))
+        .unwrap();
+    let of_server = format!("unix:path:{PORTCULLIS}");
+    ca.entry_with_hint("one", &of_server, "first").unwrap();
+    ca.entry_with_hint("two", &of_server, "second").unwrap();
+    let addresses = [(); 3].map(|()| free_address().unwrap());
+    let choices = [
+        json!({ "hint": "second" }),
+        json!({ "spiffe_id": id("one") }),
+        json!({ "hint": "third" }),
+    ];
+    let listener = |(address, choice): (&std::net::SocketAddr, &serde_json::Value)| {
+        let mut tls = choice.clone();
+        tls["workload_api"] = json!(format!("unix:{}", ca.socket().display()));
+        json!({
+            "address": address.to_string(),
+            "dialect": "traefik",
+            "workload": "shop/web",
+            "identity": { "source": "peer" },
+            "tls": tls,
+        })
+    };
+    let listeners: Vec<_> = addresses.iter().zip(&choices).map(listener).collect();
+    let config = json!({ "mesh": { "trustDomain": "example.org" }, "listeners": listeners });
+    let server = std::thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            Server::start(
+                PORTCULLIS.as_ref(),
+                &folder,
+                &[("all.yaml", POLICIES)],
+                &config,
+            )
+            .unwrap_or_else(|cause| panic!("{cause}"))
+        });
+        let client = Client::start(ca.socket());
+        let [two, one, three] = addresses.map(|address| address.to_string());
+        for (address, name) in [(&two, "two"), (&one, "one")] {
+            let answer = poll(PATIENCE, || client.ask_named(address, name).ok());
+            assert_eq!(answer.expect("an answer").0, "HTTP/1.1 200", "{name}");
+        }
+        client.ask_named(&three, "three").unwrap_err();
+        // When there is one, it is served; the others stay what they are.
+        ca.entry_with_hint("three", &of_server, "third").unwrap();
+        let answer = poll(PATIENCE, || client.ask_named(&three, "three").ok());
+        assert_eq!(answer.expect("an answer").0, "HTTP/1.1 200");
+        client.ask_named(&two, "two").unwrap();
+        client.ask_named(&one, "one").unwrap();
+        starting.join().unwrap()
+    });
+    let log = server.log();
+    let named = log.contains("no SVID of the Workload API is the one") && log.contains("third");
+    assert!(named, "{log}");
 }

@@ -53,6 +53,18 @@ pub const KEYS: &[Key] = &[
         "SPIFFE Workload API that certificate, key and bundles come from, instead of files. A client must have an SVID, verified by the bundle of its trust domain",
     ),
     key(
+        "listeners[].tls.spiffe_id",
+        "SPIFFE ID",
+        "the first SVID",
+        "Which SVID is served, where the Workload API gives several. Without it there no handshake succeeds, and `/readyz` says that there is no certificate",
+    ),
+    key(
+        "listeners[].tls.hint",
+        "text",
+        "the first SVID",
+        "The same, by the hint of its registration entry",
+    ),
+    key(
         "listeners[].tls.allowed_ids",
         "list of SPIFFE IDs, or `spiffe://…/*`",
         "every verified client; with `workload_api` those of our own trust domain",

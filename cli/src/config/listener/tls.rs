@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use portcullis_authz::tls::{AllowList, Files, NotAnId, Options, Source};
+use portcullis_authz::tls::{
+    AllowList, AllowedId, Choice, Files, NotAnId, Options, Source, WorkloadApi,
+};
 use portcullis_policy::document::{Node, Value};
 
-use crate::config::read::Reader;
+use crate::config::read::{Fields, Reader};
 
 /// Reads `tls`; paths are relative to `folder`.
 pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> Option<Options> {
@@ -21,6 +23,8 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> Option<Options> 
     let key = text("key_file", "a path").map(|path| folder.join(path));
     let client_ca = text("client_ca_file", "a path").map(|path| folder.join(path));
     let workload_api = text("workload_api", "an address");
+    let spiffe_id = text("spiffe_id", "a SPIFFE ID");
+    let hint = text("hint", "a hint");
     let source = match (certificate, key, workload_api) {
         (Some(certificate), Some(key), None) => Some(Source::Files(Files {
             certificate,
@@ -28,7 +32,9 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> Option<Options> 
             client_ca,
         })),
         (None, None, Some(address)) if client_ca.is_none() => {
-            workload(reader, node, &address, folder)
+            let choice = choice(reader, &fields, spiffe_id, hint);
+            let endpoint = workload(reader, node, &address, folder);
+            endpoint.map(|endpoint| Source::WorkloadApi(WorkloadApi { endpoint, choice }))
         }
         _ => {
             let message = "`tls` needs `certificate_file` with `key_file`, or `workload_api` without any file";
@@ -43,10 +49,49 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> Option<Options> 
         let message = "`allowed_ids` needs `client_ca_file`: whose certificates are believed?";
         reader.mistake(node.at, message.to_owned());
     }
+    for name in ["spiffe_id", "hint"] {
+        if let (Some(Source::Files(_)), Some(node)) = (&source, fields.get(name)) {
+            let message = format!("`{name}` chooses among SVIDs of a `workload_api`");
+            reader.mistake(node.at, message);
+        }
+    }
     source.map(|source| Options { source, allowed })
 }
 
-fn workload(reader: &mut Reader, node: &Node, address: &str, folder: &Path) -> Option<Source> {
+/// Which SVID of several.
+fn choice(
+    reader: &mut Reader,
+    fields: &Fields<'_>,
+    spiffe_id: Option<String>,
+    hint: Option<String>,
+) -> Option<Choice> {
+    let at = |name: &str| fields.get(name).map(|node| node.at).unwrap_or_default();
+    match (spiffe_id, hint) {
+        (Some(id), None) => {
+            // A pattern names no one SVID.
+            if id.parse::<AllowedId>().is_err() || id.ends_with('*') {
+                let message =
+                    format!("`{id}` is no SPIFFE ID, such as `spiffe://example.org/authz`");
+                reader.mistake(at("spiffe_id"), message);
+            }
+            Some(Choice::SpiffeId(id))
+        }
+        (None, Some(hint)) => {
+            if hint.is_empty() {
+                reader.mistake(at("hint"), "an empty hint is none; leave it out".to_owned());
+            }
+            Some(Choice::Hint(hint))
+        }
+        (Some(_), Some(_)) => {
+            let message = "`spiffe_id` and `hint` both choose the SVID; write one";
+            reader.mistake(at("hint"), message.to_owned());
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn workload(reader: &mut Reader, node: &Node, address: &str, folder: &Path) -> Option<String> {
     let path = address
         .strip_prefix("unix://")
         .or_else(|| address.strip_prefix("unix:"))
@@ -54,13 +99,13 @@ fn workload(reader: &mut Reader, node: &Node, address: &str, folder: &Path) -> O
     if let Some(path) = path {
         // The client takes absolute paths only.
         let path = std::path::absolute(folder.join(path)).unwrap_or_else(|_| folder.join(path));
-        return Some(Source::WorkloadApi(format!("unix:{}", path.display())));
+        return Some(format!("unix:{}", path.display()));
     }
     let tcp = address
         .strip_prefix("tcp://")
         .or_else(|| address.strip_prefix("tcp:"));
     match tcp.and_then(|tcp| tcp.parse::<std::net::SocketAddr>().ok()) {
-        Some(tcp) => Some(Source::WorkloadApi(format!("tcp:{tcp}"))),
+        Some(tcp) => Some(format!("tcp:{tcp}")),
         None => {
             reader.mistake(
                 node.at,
