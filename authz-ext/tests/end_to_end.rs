@@ -15,13 +15,16 @@ mod end_to_end {
     mod custom_http;
     mod custom_provider;
     mod decision_log;
+    mod drain;
+    mod frames;
     mod limits;
     mod management;
     mod otlp;
+    mod otlp_secured;
     mod ready;
     mod reload;
     mod serve;
     pub mod support;
-    mod tls;
+    pub mod tls;
     pub mod tokens;
 }

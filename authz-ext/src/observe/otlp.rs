@@ -5,63 +5,41 @@
 //!            \_ full: lost     \_ no collector, or it refuses: lost after a few tries
 //! ```
 
+mod collector;
 mod message;
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
 
 use super::event::DecisionEvent;
 use super::log::Fate;
+
+pub use self::collector::{ClientFiles, Compression, Header, HeaderValue, NotAHeader, Options};
 
 /// Events of one message.
 const BATCH: usize = 512;
 /// Rest before an empty queue is looked at again: whoever waits for each event is woken by each, at the
 /// cost of the request.
 const LOOK: Duration = Duration::from_millis(50);
-/// Longest time of one message.
-const LIMIT: Duration = Duration::from_secs(10);
+/// Shortest time between two looks at files of headers.
+const ANEW: Duration = Duration::from_secs(1);
 /// Pauses after failures; then the batch is lost.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Spans that wait at most.
 const SPANS: usize = 4096;
-
-/// Where the collector is, and what it gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// `http://HOST:PORT` or `https://HOST:PORT`.
-    pub endpoint: String,
-    /// Certificate authorities of the collector, PEM; `None`: the platform's.
-    pub ca_file: Option<PathBuf>,
-    /// Whether spans are sent, for checks whose proxy records its own.
-    pub traces: bool,
-    /// `service.name`.
-    pub service: String,
-}
-
-impl Options {
-    /// A collector at `endpoint` that gets spans.
-    #[must_use]
-    pub fn new(endpoint: impl Into<String>) -> Self {
-        Self {
-            endpoint: endpoint.into(),
-            ca_file: None,
-            traces: true,
-            service: "portcullis-authz".to_owned(),
-        }
-    }
-}
 
 /// Why there can be no export.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +47,27 @@ pub enum OtlpError {
     /// No address.
     #[error("`{0}` is no address of a collector: write `http://HOST:PORT` or `https://HOST:PORT`")]
     Endpoint(String),
-    /// The certificate authorities cannot be read.
-    #[error("cannot read the collector's certificate authorities `{file}`: {source}")]
-    Authorities {
+    /// A file of TLS cannot be read.
+    #[error("cannot read `{file}` for TLS to the collector: {source}")]
+    Unreadable {
         /// The file.
         file: PathBuf,
         /// What the operating system said.
         source: io::Error,
     },
+    /// The value of a header cannot be read.
+    #[error("cannot read the header `{name}` for the collector from `{file}`: {source}")]
+    Header {
+        /// The header.
+        name: String,
+        /// The file.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A header cannot be sent.
+    #[error("{0}; it is for the collector")]
+    NotAHeader(#[from] NotAHeader),
     /// TLS cannot be set up.
     #[error("cannot set up TLS to the collector: {0}")]
     Tls(#[from] tonic::transport::Error),
@@ -85,57 +76,45 @@ pub enum OtlpError {
     NoCollector,
 }
 
-/// The way to the collector, connected when it is first needed.
-///
-/// # Errors
-/// [`OtlpError`].
-fn channel(options: &Options) -> Result<Channel, OtlpError> {
-    let wrong = || OtlpError::Endpoint(options.endpoint.clone());
-    let endpoint = Endpoint::from_shared(options.endpoint.clone()).map_err(|_| wrong())?;
-    let uri = endpoint.uri();
-    let secure = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(wrong()),
-    };
-    if uri.host().is_none_or(str::is_empty) {
-        return Err(wrong());
-    }
-    let mut endpoint = endpoint.connect_timeout(LIMIT).timeout(LIMIT);
-    if secure {
-        let pem = match &options.ca_file {
-            Some(file) => std::fs::read(file).map_err(|source| OtlpError::Authorities {
-                file: file.clone(),
-                source,
-            })?,
-            None => platform_authorities(),
-        };
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-        endpoint = endpoint.tls_config(tls)?;
-    }
-    Ok(endpoint.connect_lazy())
-}
-
-/// The platform's certificate authorities, in PEM.
-fn platform_authorities() -> Vec<u8> {
-    let mut pem = String::new();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in text.as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-    }
-    pem.into_bytes()
-}
-
 /// What a collector gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Spans,
+    Records,
+}
+
+/// The same, on its way.
 #[derive(Clone, Debug)]
 enum Signal {
     Spans(TraceServiceClient<Channel>),
     Records(LogsServiceClient<Channel>),
+}
+
+impl Signal {
+    /// A new way, with the files of TLS as they are now.
+    fn connect(kind: Kind, options: &Options) -> Result<Self, OtlpError> {
+        let channel = collector::channel(options)?;
+        let gzip = CompressionEncoding::Gzip;
+        let compressed = options.compression == Compression::Gzip;
+        Ok(match kind {
+            Kind::Spans => {
+                let client = TraceServiceClient::new(channel).accept_compressed(gzip);
+                Self::Spans(if compressed {
+                    client.send_compressed(gzip)
+                } else {
+                    client
+                })
+            }
+            Kind::Records => {
+                let client = LogsServiceClient::new(channel).accept_compressed(gzip);
+                Self::Records(if compressed {
+                    client.send_compressed(gzip)
+                } else {
+                    client
+                })
+            }
+        })
+    }
 }
 
 /// The way into a task that exports.
@@ -176,28 +155,31 @@ pub(super) struct Exporters {
 impl Exporters {
     /// Exports spans from now on.
     pub(super) fn spans(&mut self, options: &Options) -> Result<Queue, OtlpError> {
-        let signal = Signal::Spans(TraceServiceClient::new(channel(options)?));
-        Ok(self.start(signal, options, SPANS))
+        self.start(Kind::Spans, options, SPANS)
     }
 
     /// Exports log records from now on; `most` wait.
     pub(super) fn records(&mut self, options: &Options, most: usize) -> Result<Queue, OtlpError> {
-        let signal = Signal::Records(LogsServiceClient::new(channel(options)?));
-        Ok(self.start(signal, options, most))
+        self.start(Kind::Records, options, most)
     }
 
-    fn start(&mut self, signal: Signal, options: &Options, most: usize) -> Queue {
+    fn start(&mut self, kind: Kind, options: &Options, most: usize) -> Result<Queue, OtlpError> {
+        let signal = Signal::connect(kind, options)?;
+        let headers = collector::headers(options)?;
         let (sender, receiver) = mpsc::channel(most);
         let fate = Arc::new(Fate::default());
         let exporter = Exporter {
+            kind,
             signal,
-            service: options.service.clone(),
+            headers,
+            looked: Instant::now(),
+            options: options.clone(),
             fate: Arc::clone(&fate),
             told: false,
         };
         self.tasks
             .spawn(exporter.run(receiver, self.stop.subscribe()));
-        Queue { sender, fate }
+        Ok(Queue { sender, fate })
     }
 
     /// Exports what waits, for at most `limit`.
@@ -212,8 +194,12 @@ impl Exporters {
 }
 
 struct Exporter {
+    kind: Kind,
     signal: Signal,
-    service: String,
+    headers: MetadataMap,
+    /// When the headers were read.
+    looked: Instant,
+    options: Options,
     fate: Arc<Fate>,
     /// A failure was told, and no success since.
     told: bool,
@@ -263,7 +249,10 @@ impl Exporter {
         let sent = loop {
             match self.send(&events).await {
                 Err(status) if may_pass(status.code()) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(*pause).await,
+                    Some(pause) => {
+                        tokio::time::sleep(*pause).await;
+                        self.reconnect();
+                    }
                     None => break Err(status),
                 },
                 sent => break sent,
@@ -293,16 +282,49 @@ impl Exporter {
             .fetch_add(all - refused, Ordering::Relaxed);
     }
 
+    /// A way with other files of TLS, where those of the last one may be why it failed. While they cannot be
+    /// read, the last way is tried again.
+    fn reconnect(&mut self) {
+        if self.options.ca_file.is_none() && self.options.client.is_none() {
+            return;
+        }
+        match Signal::connect(self.kind, &self.options) {
+            Ok(signal) => self.signal = signal,
+            Err(error) => tracing::warn!(%error, "TLS to the collector stays as it was"),
+        }
+    }
+
+    /// The message with its headers. What cannot be read leaves those of the last time.
+    async fn with_headers<T>(&mut self, message: T) -> Request<T> {
+        let files = |header: &Header| header.is_file();
+        if self.looked.elapsed() >= ANEW && self.options.headers.iter().any(files) {
+            let options = self.options.clone();
+            match tokio::task::spawn_blocking(move || collector::headers(&options)).await {
+                Ok(Ok(headers)) => self.headers = headers,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "headers for the collector stay as they were");
+                }
+                Err(_) => {}
+            }
+            self.looked = Instant::now();
+        }
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.headers.clone();
+        request
+    }
+
     /// Sends one message; how many of its events were refused.
     async fn send(&mut self, events: &[Arc<DecisionEvent>]) -> Result<u64, tonic::Status> {
-        let refused = match &mut self.signal {
-            Signal::Spans(client) => {
-                let request = message::spans(&self.service, events);
+        let refused = match self.signal.clone() {
+            Signal::Spans(mut client) => {
+                let message = message::spans(&self.options.service, events);
+                let request = self.with_headers(message).await;
                 let answer = client.export(request).await?.into_inner();
                 answer.partial_success.map(|partial| partial.rejected_spans)
             }
-            Signal::Records(client) => {
-                let request = message::records(&self.service, events);
+            Signal::Records(mut client) => {
+                let message = message::records(&self.options.service, events);
+                let request = self.with_headers(message).await;
                 let answer = client.export(request).await?.into_inner();
                 let partial = answer.partial_success;
                 partial.map(|partial| partial.rejected_log_records)

@@ -28,15 +28,15 @@ use super::support::*;
 const ENVOY: &str = "spiffe://example.org/ns/ingress/sa/envoy";
 const OTHER: &str = "spiffe://example.org/ns/shop/sa/web";
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-struct Pair {
-    certificate: String,
-    key: String,
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -44,7 +44,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
-    fn leaf(&self, uris: &[&str], days: i64) -> Pair {
+    pub fn leaf(&self, uris: &[&str], days: i64) -> Pair {
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.is_ca = IsCa::ExplicitNoCa;
         params.distinguished_name = DistinguishedName::new();
@@ -67,7 +67,7 @@ impl Authority {
         }
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 }

@@ -1,15 +1,18 @@
 //! `management`, `decision_log`, `otlp`: what is seen of the service, and from where.
 
+mod otlp;
+
 use std::path::Path;
 
 use portcullis_authz::observe::Options;
 use portcullis_authz::observe::fields::{Names, Query};
 use portcullis_authz::observe::log::{self, Output, Rotation};
-use portcullis_authz::observe::otlp;
 use portcullis_authz::observe::sample::Share;
 use portcullis_policy::document::Node;
 
 use super::read::Reader;
+
+pub use otlp::read as otlp;
 
 /// Reads `management`; the path of a unix socket is relative to `folder`.
 pub fn management(reader: &mut Reader, node: &Node, folder: &Path, options: &mut Options) {
@@ -99,33 +102,6 @@ pub fn decision_log(reader: &mut Reader, node: &Node, folder: &Path, options: &m
         Kind::Otlp => Some(Output::Otlp),
     };
     options.log = output.map(|output| log::Options { output, ..log });
-}
-
-/// Reads `otlp`; the path of a file is relative to `folder`.
-pub fn otlp(reader: &mut Reader, node: &Node, folder: &Path, options: &mut Options) {
-    let mut collector = otlp::Options::new("");
-    let fields = reader.fields(node, "otlp");
-    for (name, node) in &fields {
-        match *name {
-            "endpoint" => {
-                let endpoint = reader.text(node, "the address of a collector");
-                collector.endpoint = endpoint.unwrap_or_default().to_owned();
-            }
-            "ca_file" => collector.ca_file = reader.text(node, "a path").map(|p| folder.join(p)),
-            "traces" => collector.traces = reader.boolean(node),
-            "service_name" => {
-                if let Some(name) = reader.text(node, "a name") {
-                    collector.service = name.to_owned();
-                }
-            }
-            _ => {}
-        }
-    }
-    if !fields.contains_key("endpoint") {
-        let message = "`otlp` needs an `endpoint`, such as `http://127.0.0.1:4317`";
-        reader.mistake(node.at, message.to_owned());
-    }
-    options.otlp = Some(collector);
 }
 
 fn names(reader: &mut Reader, node: &Node, headers: bool) -> Names {

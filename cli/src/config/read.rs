@@ -38,7 +38,7 @@ pub struct Mistake {
 /// Gathers mistakes on the way.
 #[derive(Debug, Default)]
 pub struct Reader {
-    mistakes: Vec<Mistake>,
+    pub(super) mistakes: Vec<Mistake>,
 }
 
 /// The fields of a mapping whose names have been checked.

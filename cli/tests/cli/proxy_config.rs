@@ -71,6 +71,57 @@ fn what_is_printed_is_filled_in() {
     }
 }
 
+/// With the example's own addresses, what is printed is what is shipped, to the letter.
+#[test]
+fn the_example_comes_out_as_it_is_shipped() {
+    for (proxy, dialect, port) in [
+        ("envoy", "grpc", 9191),
+        ("envoy", "envoy-http", 9192),
+        ("istio", "grpc", 9191),
+        ("contour", "grpc", 9191),
+        ("envoy-gateway", "grpc", 9191),
+        ("nginx", "nginx", 9192),
+        ("ingress-nginx", "ingress-nginx", 9192),
+        ("haproxy", "haproxy", 9192),
+        ("apache", "apache", 9192),
+        ("traefik", "traefik", 9192),
+        ("caddy", "caddy", 9192),
+    ] {
+        let prefix = match dialect {
+            "envoy-http" => ", path_prefix: /authz",
+            _ => "",
+        };
+        let config = format!(
+            "default_workload: shop/web\nlisteners: [{{address: 127.0.0.1:{port}, dialect: {dialect}{prefix}}}]\n"
+        );
+        let folder = Folder::new(&[("portcullis.yaml", &config)]);
+        let arguments = [
+            "authz",
+            "config",
+            proxy,
+            "--config",
+            "portcullis.yaml",
+            "--into",
+            "out",
+        ];
+        let outcome = folder.run(&arguments);
+        assert_eq!(outcome.code, 0, "{proxy}: {outcome:?}");
+        let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../deploy/proxies")
+            .join(proxy);
+        let mut files = 0;
+        for entry in std::fs::read_dir(folder.path().join("out")).unwrap() {
+            let entry = entry.unwrap();
+            let written = std::fs::read_to_string(entry.path()).unwrap();
+            let original = std::fs::read_to_string(shipped.join(entry.file_name())).unwrap();
+            let written = written.replace("\"127.0.0.1\", port_value", "127.0.0.1, port_value");
+            assert_eq!(written, original, "{proxy}: {:?}", entry.file_name());
+            files += 1;
+        }
+        assert!(files > 0, "{proxy}");
+    }
+}
+
 #[test]
 fn files_are_written_where_they_are_wanted() {
     let folder = Folder::new(&[("portcullis.yaml", BOTH)]);
