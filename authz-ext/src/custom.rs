@@ -222,6 +222,13 @@ impl Providers {
             let (true, Some(call)) = (asked, &provider.call) else {
                 continue;
             };
+            if call.body.is_some() {
+                let provider = &provider.name;
+                tracing::warn!(
+                    provider,
+                    "`includeRequestBodyInCheck` is left out: no proxy's question carries the body to this service, and the provider is asked without it"
+                );
+            }
             let host = connect::host(&call.service);
             if let Some(address) = self.inner.connector.own_address(host, call.port).await {
                 return Err(Loop {

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod issuers;
+mod key_sets;
 mod outputs;
 mod signer;
 mod svids;

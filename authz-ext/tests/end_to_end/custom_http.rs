@@ -166,3 +166,64 @@ async fn an_http_provider_s_denial_reaches_the_client_and_its_errors_do_not() {
     running.stop().await;
     task.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_answer_the_entry_of_an_http_provider_decides() {
+    let (broken, _, broken_task) = http("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n").await;
+    let (endless, _, endless_task) = http("HTTP/1.1 200 OK\r\nx-a").await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let nobody: SocketAddr = {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    };
+    let closed = "custom_provider_unavailable";
+    for (name, address) in [
+        ("broken", broken),
+        ("endless", endless),
+        ("silent", silent.local_addr().unwrap()),
+        ("nobody", nobody),
+    ] {
+        for (more, expected, code) in [
+            (json!({}), closed, 403),
+            (
+                json!({"failOpen": false, "statusOnError": "503"}),
+                closed,
+                503,
+            ),
+            (json!({"failOpen": true}), "custom_allowed", 200),
+            (
+                json!({"failOpen": true, "statusOnError": "503"}),
+                "custom_allowed",
+                200,
+            ),
+        ] {
+            let mut provider = http_provider(address);
+            let call = &mut provider[0]["envoyExtAuthzHttp"];
+            call["timeout"] = json!("0.3s");
+            // Said, and without effect: no question carries the body.
+            call["includeRequestBodyInCheck"] =
+                json!({"maxRequestBytes": 100, "allowPartialMessage": true, "packAsBytes": true});
+            for (key, value) in more.as_object().unwrap() {
+                call[key] = value.clone();
+            }
+            let (_folder, running) = start(&provider).await;
+            let started = std::time::Instant::now();
+            let response = check(&running, "/asked", &[]).await;
+            assert_eq!(
+                (reason(&response).as_str(), status(&response)),
+                (expected, code),
+                "{name} {more}"
+            );
+            assert!(
+                started.elapsed() < std::time::Duration::from_secs(4),
+                "{name}"
+            );
+            // Open is the provider's answer alone.
+            let never = reason(&check(&running, "/asked/never", &[]).await);
+            assert_eq!(never == "denied_by", code == 200, "{name} {more}: {never}");
+            running.stop().await;
+        }
+    }
+    broken_task.abort();
+    endless_task.abort();
+}
