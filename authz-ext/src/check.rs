@@ -106,6 +106,26 @@ pub struct Answer {
     pub denied: Option<Denied>,
 }
 
+impl Answer {
+    /// True for one that says nothing but its decision.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let Self {
+            decision: _,
+            request_headers,
+            denied_headers,
+            removed_parameters,
+            response_headers,
+            denied,
+        } = self;
+        denied.is_none()
+            && request_headers.is_empty()
+            && denied_headers.is_empty()
+            && removed_parameters.is_empty()
+            && response_headers.is_empty()
+    }
+}
+
 impl From<Decision> for Answer {
     fn from(decision: Decision) -> Self {
         Self {
@@ -169,6 +189,13 @@ impl Checker {
     #[must_use]
     pub fn listener(&self) -> &str {
         &self.inner.listener
+    }
+
+    /// True where an answer may have to wait for others: an issuer's keys, a CUSTOM provider.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        let stages = &self.inner.stages;
+        stages.tokens.is_some() || stages.providers.is_some()
     }
 
     /// True for a check that this server sent to a CUSTOM provider, which turned out to be itself.

@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::grpc::SERVICE_NAME;
 use crate::reload::ReloadStatus;
-use crate::service::SERVICE_NAME;
 use crate::tls::Material;
 
 /// Everything that readiness depends on.

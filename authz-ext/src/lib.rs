@@ -7,7 +7,7 @@
 //! [`check_request`] reads Envoy's request from protobuf JSON, [`facts`] turns it into the engine's,
 //! [`check`] decides it (every listener does so there, and nowhere else), [`respond`] turns the answer
 //! into Envoy's; [`decide`] is the way of the command line. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
-//! up to date, [`service`] speaks gRPC, [`http`] the HTTP dialects of
+//! up to date, [`grpc`] speaks gRPC, [`http`] the HTTP dialects of
 //! other proxies, [`observe`] tells others of every decision, [`management`] shows it to operators,
 //! and [`server`] wires them together.
 
@@ -20,6 +20,7 @@ pub mod descriptor;
 pub mod endpoint;
 pub mod facts;
 pub mod files;
+pub mod grpc;
 pub mod health;
 pub mod http;
 mod incoming;
@@ -30,6 +31,5 @@ pub mod observe;
 pub mod reload;
 pub mod respond;
 pub mod server;
-pub mod service;
 pub mod tls;
 pub mod token;

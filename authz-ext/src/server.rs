@@ -8,23 +8,20 @@ use std::time::Duration;
 use portcullis_policy::settings::{CustomProvider, Settings};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_stream::StreamExt as _;
-use tonic::transport::Server as GrpcServer;
-use tonic::transport::server::Router;
+use tonic::service::Routes;
 
 use crate::check::{Checker, Stages};
 use crate::custom::Providers;
 use crate::descriptor::FILE_DESCRIPTOR_SET;
 use crate::endpoint::Endpoint;
 use crate::health::{self, Readiness};
-use crate::incoming::{Incoming, Prompt};
+use crate::incoming::Incoming;
 use crate::limits::{Counters, Limits, Load};
 use crate::live::Live;
 use crate::observe::metrics::Sources;
 use crate::observe::{Observer, Untold};
 use crate::reload::{self, PolicyFiles, ReloadOrder, ReloadStatus, Reloader};
-use crate::service::AuthorizationService;
-use crate::{custom, facts, http, management, observe, respond, tls, token};
+use crate::{custom, facts, grpc, http, management, observe, respond, tls, token};
 
 /// Permissions of the management listener's unix socket.
 const MANAGEMENT_MODE: u32 = 0o660;
@@ -365,28 +362,27 @@ impl Server {
             };
             let (name, live) = (options.name.clone(), self.live.clone());
             let checker = Checker::with_stages(name, live, stages, self.observer.clone());
-            let mut stopped = stop.subscribe();
+            let stopped = stop.subscribe();
             match options.protocol.clone() {
                 Protocol::Http(http) => {
                     let load = self.load.clone();
                     tasks.spawn(async move {
                         http::serve(incoming, checker, *http, options.respond, load, stopped).await;
-                        (options.name, Ok(()))
+                        options.name
                     });
                 }
                 Protocol::Grpc(facts) => {
-                    let router = router(checker, facts, &options, &self.load)?
-                        .add_service(health_service.clone());
-                    let patience = self.load.limits().header_timeout;
-                    let incoming =
-                        incoming.map(move |accepted| accepted.map(|c| Prompt::new(c, patience)));
+                    let authorization = grpc::Authorization::new(
+                        checker,
+                        facts,
+                        options.respond,
+                        options.max_message_bytes,
+                        self.load.clone(),
+                    );
+                    let routes = reflection()?.add_service(health_service.clone());
                     tasks.spawn(async move {
-                        let stopped = async move {
-                            // An error means that the sender is gone, which is a stop, too.
-                            let _ = stopped.wait_for(|stop| *stop).await;
-                        };
-                        let served = router.serve_with_incoming_shutdown(incoming, stopped).await;
-                        (options.name, served)
+                        grpc::serve(incoming, authorization, routes, stopped).await;
+                        options.name
                     });
                 }
             }
@@ -461,44 +457,19 @@ async fn bind(endpoint: &Endpoint, socket_mode: u32, load: &Load) -> Result<Inco
     })
 }
 
-fn router(
-    checker: Checker,
-    facts: facts::Options,
-    options: &ListenerOptions,
-    load: &Load,
-) -> Result<Router, ServeError> {
-    // Both are asked for: grpcurl and others still speak v1alpha first.
+/// What the services are, for whoever asks. Both are asked for: grpcurl and others still speak v1alpha first.
+fn reflection() -> Result<Routes, ServeError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let authorization = AuthorizationService::new(
-        checker,
-        facts,
-        options.respond.clone(),
-        options.max_message_bytes,
-        load.clone(),
-    );
-    // What is a little over is answered by the service, in ext_authz's own terms; the rest by HTTP/2.
-    let header_bytes = load.limits().header_bytes.saturating_mul(4);
-    Ok(GrpcServer::builder()
-        // A proxy that vanished without a word must not hold its connection for ever.
-        .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .max_concurrent_streams(1024)
-        .http2_max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
-        .add_service(authorization)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?))
+    Ok(Routes::new(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
 }
 
-type Served = (String, Result<(), tonic::transport::Error>);
-
-fn words(ended: Option<Result<Served, tokio::task::JoinError>>) -> String {
+fn words(ended: Option<Result<String, tokio::task::JoinError>>) -> String {
     match ended {
-        Some(Ok((name, Err(error)))) => format!("`{name}`: {error}"),
-        Some(Ok((name, Ok(())))) => format!("`{name}`"),
+        Some(Ok(name)) => format!("`{name}`"),
         Some(Err(error)) => error.to_string(),
         None => "none is left".to_owned(),
     }

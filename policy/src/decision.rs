@@ -164,7 +164,7 @@ impl Reason {
 }
 
 /// The dry-run rules that matched on their own, as Envoy's shadow engines report them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shadow {
     /// First dry-run ALLOW rule that matched.
     pub allow: Option<String>,
@@ -173,7 +173,7 @@ pub struct Shadow {
 }
 
 /// What the verdict would be with the policies on trial enforced too.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct DryRun {
     /// Verdict of enforced and dry-run (or candidate) policies together.
     pub decision: Verdict,
@@ -186,7 +186,7 @@ pub struct DryRun {
 }
 
 /// The decision on one request. Serialises to the contract's JSON, without `line`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Decision {
     /// Allow or deny.
     pub decision: Verdict,

@@ -1,19 +1,17 @@
-//! Connections in, answers out: axum over hyper's HTTP/1.
+//! Connections in, answers out: hyper's HTTP/1, without a router, since whatever path is asked is a check.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::response::Response;
+use hyper::body::Incoming as Body;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use portcullis_policy::decision::Reason;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
-use tower::ServiceExt as _;
 
 use super::connection::{Late, Phase, Timed};
 use super::peer::Peer;
@@ -76,18 +74,14 @@ async fn connected(connection: Connection, service: Arc<Service>, mut stop: watc
     let peer = Arc::new(connection.peer());
     let phase = Phase::default();
     let limits = service.options.limits;
-    let router = Router::new()
-        .fallback(check)
-        .with_state((Arc::clone(&service), Arc::clone(&peer)));
-    let phases = phase.clone();
-    let tower = tower::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+    let (phases, asked) = (phase.clone(), Arc::clone(&service));
+    let answering = service_fn(move |request| {
         phases.request();
-        let phases = phases.clone();
-        let router = router.clone();
+        let (phases, service, peer) = (phases.clone(), Arc::clone(&asked), Arc::clone(&peer));
         async move {
-            let answered = router.oneshot(request.map(axum::body::Body::new)).await;
+            let answer = check(&service, &peer, request).await;
             phases.answered();
-            answered
+            Ok::<_, Infallible>(answer)
         }
     });
     let io = TokioIo::new(Timed::new(connection, phase, limits));
@@ -98,7 +92,7 @@ async fn connected(connection: Connection, service: Arc<Service>, mut stop: watc
         .max_header_size(limits.header_bytes)
         .max_buf_size(limits.header_bytes.saturating_mul(2).max(16 << 10))
         .max_headers(service.load.limits().headers);
-    let serving = http.serve_connection(io, TowerToHyperService::new(tower));
+    let serving = http.serve_connection(io, answering);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = &mut serving => ended,
@@ -129,11 +123,8 @@ fn refused(checker: &Checker, error: &hyper::Error) {
     let _ = checker.refuse(&HeaderMap::new(), reason, std::time::Instant::now());
 }
 
-/// The one handler: whatever path is asked, a check is what it is.
-async fn check(
-    State((service, peer)): State<(Arc<Service>, Arc<Peer>)>,
-    request: Request,
-) -> Response<String> {
+/// Answers a check.
+async fn check(service: &Service, peer: &Peer, request: Request<Body>) -> Response<String> {
     let (parts, _body) = request.into_parts();
     let options = &service.options;
     let received = Instant::now();
@@ -141,7 +132,7 @@ async fn check(
         if service.checker.is_own_question(&parts.headers) {
             return Err(custom::led_back());
         }
-        facts::request(&parts, &peer, options, snapshot.mesh().num_trusted_proxies)
+        facts::request(&parts, peer, options, snapshot.mesh().num_trusted_proxies)
     });
     let answer = match service.load.run(received, None, check).await {
         Ok(answer) => answer,

@@ -8,7 +8,6 @@ use portcullis_wire::AuthorityRepair;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
 use crate::facts::certificate::identities_of_der;
 use crate::http::Peer;
@@ -90,13 +89,6 @@ fn at_unix(stream: &UnixStream) -> Peer {
         uid: stream.peer_cred().ok().map(|peer| peer.uid()),
         ..Peer::default()
     }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    /// Nothing: who connects is the proxy, and what it asks says all that counts.
-    fn connect_info(&self) {}
 }
 
 impl AsyncRead for Socket {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::Connected;
 
 /// The client's preface and the head of its first frame (RFC 9113 sections 3.4 and 4.1).
 const GREETING: usize = 24 + 9;
@@ -28,14 +27,6 @@ impl<C> Prompt<C> {
             inner,
             wait: Some((Box::pin(sleep(limit)), GREETING)),
         }
-    }
-}
-
-impl<C: Connected> Connected for Prompt<C> {
-    type ConnectInfo = C::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.inner.connect_info()
     }
 }
 
