@@ -73,7 +73,9 @@ pub(super) async fn answer(
     let asked = stages.tokens.is_some() || stages.providers.is_some();
     let mut allowed = Allowed::default();
     if asked {
-        match ask(stages, observer, snapshot, request, &mut changes).await {
+        let asking = ask(stages, observer, snapshot, request, &mut changes);
+        // Boxed: what is large and rare must not make the future of every check large, which is moved.
+        match Box::pin(asking).await {
             Ok(given) => allowed = given,
             Err(answer) => return *answer,
         }
@@ -81,11 +83,15 @@ pub(super) async fn answer(
     let decision = match &stages.tokens {
         None => guarded(snapshot, || snapshot.decide(request)),
         Some(verifier) => {
-            let ours = readings(verifier, snapshot, request).await;
+            let ours = Box::pin(readings(verifier, snapshot, request)).await;
             changes.extend(ours.changes.headers);
             allowed.removed_parameters.extend(ours.changes.parameters);
             let proposed = match snapshot.candidate() {
-                Some(candidate) => readings(verifier, candidate, request).await.requests,
+                Some(candidate) => {
+                    Box::pin(readings(verifier, candidate, request))
+                        .await
+                        .requests
+                }
                 None => ours.requests.clone(),
             };
             let decision = strictest(snapshot, &ours.requests, &proposed);

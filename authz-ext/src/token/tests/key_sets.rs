@@ -158,7 +158,7 @@ async fn one_token_has_one_way_to_be_written() {
         let (last, before) = part.as_bytes().split_last().unwrap();
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
         let place = alphabet.iter().position(|c| c == last).unwrap();
-        assert!(part.len() % 4 != 0);
+        assert!(!part.len().is_multiple_of(4));
         let before = std::str::from_utf8(before).unwrap();
         format!("{before}{}", char::from(alphabet[place + 1]))
     };
