@@ -25,6 +25,9 @@ use regex::Regex;
 
 const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis-e2e");
 
+/// The example of `portcullis-mtls`.
+const HELLO: &str = env!("CARGO_BIN_EXE_hello");
+
 /// How long a command may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -103,6 +106,17 @@ fn trusting_another_trust_domain() {
 }
 
 #[test]
+fn connecting_rust_services() {
+    let page = fs::read_to_string(workspace().join("docs/tasks/rust.md")).unwrap();
+    let example = fs::read_to_string(workspace().join("mtls/examples/hello.rs")).unwrap();
+    assert!(
+        page.contains(&format!("```rust\n{example}```\n")),
+        "the page shows the example as it is"
+    );
+    check("docs/tasks/rust.md", &[PathBuf::from(HELLO)]);
+}
+
+#[test]
 fn running_in_production() {
     check("docs/tasks/production.md", &[]);
 }
@@ -128,6 +142,7 @@ fn every_page_is_run() {
             "observe.md",
             "production.md",
             "proxies.md",
+            "rust.md",
             "tokens.md"
         ]
     );

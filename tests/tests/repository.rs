@@ -34,6 +34,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["portcullis-policy", "portcullis-wire"],
     ),
     ("portcullis-ca", &["portcullis-wire"]),
+    // For programs of others: it brings nothing of ours along.
+    ("portcullis-mtls", &[]),
     (
         "portcullis",
         &[
@@ -41,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-policy",
             "portcullis-authz",
             "portcullis-ca",
+            "portcullis-mtls",
         ],
     ),
     // It measures processes, ours among others.
@@ -52,6 +55,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-policy",
             "portcullis-authz",
             "portcullis-ca",
+            "portcullis-mtls",
             "portcullis",
         ],
     ),

@@ -12,6 +12,7 @@ mod workloads {
     mod discovery;
     mod envoy;
     mod jwt_identity;
+    mod mtls;
     mod rotation;
     mod soak;
     mod spire;

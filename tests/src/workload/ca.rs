@@ -118,6 +118,22 @@ impl CertificateAuthority {
         Ok(())
     }
 
+    /// Takes every identity away.
+    ///
+    /// # Errors
+    /// The registry refuses it.
+    pub fn delete_all(&self) -> Result<()> {
+        let registry = self.ca.registry();
+        let ids: Vec<String> = registry
+            .index()
+            .after("")
+            .map(|entry| entry.id.clone())
+            .collect();
+        let deleted = registry.delete(ids, "tests");
+        self.runtime.block_on(deleted)?;
+        Ok(())
+    }
+
     /// Prepares the next authority: published to everybody, not used yet.
     ///
     /// # Errors

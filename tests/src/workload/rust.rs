@@ -1,4 +1,4 @@
-//! The workload in Rust, by the crates `spiffe` and `spiffe-rustls`, in this process.
+//! The workload in Rust, by the crate `spiffe` and our configurations for `rustls`, in this process.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use portcullis_mtls::{Identity, any, exact};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
-use spiffe::{JwtSource, WorkloadApiClient, X509Source, X509SourceBuilder};
-use spiffe_rustls::{authorizer, mtls_client, mtls_server};
+use spiffe::{JwtSource, WorkloadApiClient};
 use tokio::runtime::Runtime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// A workload in this process.
 pub struct RustWorkload {
     runtime: Runtime,
-    x509: X509Source,
+    identity: Identity,
     jwt: JwtSource,
     api: WorkloadApiClient,
 }
@@ -38,26 +38,26 @@ impl RustWorkload {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let (x509, jwt, api) = runtime.block_on(async {
+        let (identity, jwt, api) = runtime.block_on(async {
             let both = async {
-                let x509 = X509SourceBuilder::new().endpoint(&address).build().await?;
+                let identity = Identity::builder().endpoint(&address).connect().await?;
                 let jwt = JwtSource::builder().endpoint(&address).build().await?;
                 let api = WorkloadApiClient::connect_to(&address).await?;
-                anyhow::Ok((x509, jwt, api))
+                anyhow::Ok((identity, jwt, api))
             };
             tokio::time::timeout(LIMIT, both).await?
         })?;
         Ok(Self {
             runtime,
-            x509,
+            identity,
             jwt,
             api,
         })
     }
 
     fn svid(&self) -> Result<Value> {
-        let context = self.x509.x509_context()?;
-        let svid = self.x509.svid()?;
+        let context = self.identity.source().x509_context()?;
+        let svid = self.identity.svid()?;
         let leaf = svid.cert_chain().first().context("a chain")?;
         let (_, leaf) = X509Certificate::from_der(leaf.as_bytes())?;
         let bundle = context.bundle_set();
@@ -87,21 +87,15 @@ impl RustWorkload {
     }
 
     fn listen(&self) -> Result<Value> {
-        let (source, runtime) = (self.x509.clone(), self.runtime.handle().clone());
-        let config = move || -> Result<_> {
-            // It watches the source from the runtime.
-            let _entered = runtime.enter();
-            Ok(Arc::new(mtls_server(source.clone()).build()?))
-        };
+        let config = Arc::new(self.identity.server(any())?);
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         std::thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
-                // Anew for each: one that is kept has nothing to show for a moment after each update.
-                let config = config();
+                let config = Arc::clone(&config);
                 let serve = move || -> Result<()> {
                     connection.set_read_timeout(Some(LIMIT))?;
-                    let mut tls = StreamOwned::new(ServerConnection::new(config?)?, &connection);
+                    let mut tls = StreamOwned::new(ServerConnection::new(config)?, &connection);
                     let mut question = [0; 4];
                     tls.read_exact(&mut question)?;
                     tls.write_all(b"pong")?;
@@ -121,18 +115,6 @@ impl RustWorkload {
     /// # Errors
     /// The handshake fails, or it is another workload.
     pub fn dial(&self, address: &str, id: &str) -> Result<(String, Vec<u8>)> {
-        for _ in 0..10 {
-            match self.dial_once(address, id) {
-                Err(error) if is_between_updates(&error) => {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                said => return said,
-            }
-        }
-        self.dial_once(address, id)
-    }
-
-    fn dial_once(&self, address: &str, id: &str) -> Result<(String, Vec<u8>)> {
         let question = b"ping";
         let mut tls = self.connect(address, id)?;
         tls.write_all(question)?;
@@ -152,12 +134,7 @@ impl RustWorkload {
         address: &str,
         id: &str,
     ) -> Result<StreamOwned<ClientConnection, TcpStream>> {
-        let config = {
-            let _entered = self.runtime.enter();
-            mtls_client(self.x509.clone())
-                .authorize(authorizer::exact([id])?)
-                .build()?
-        };
+        let config = self.identity.client(exact([id])?)?;
         let connection = TcpStream::connect(address)?;
         connection.set_read_timeout(Some(LIMIT))?;
         let name = ServerName::try_from("workload.invalid")?;
@@ -185,22 +162,6 @@ impl RustWorkload {
             _ => anyhow::bail!("unknown order"),
         }
     }
-}
-
-/// True for what `spiffe-rustls` makes of a handshake that falls between an update of its source and
-/// its use of it: it has no certificate (`access_denied`, `certificate_required`), or offers no signature
-/// schemes (`decode_error`). Neither says anything of what the authority issued: a certificate that is
-/// not trusted has alerts of its own.
-fn is_between_updates(error: &anyhow::Error) -> bool {
-    let words = format!("{error:#}");
-    [
-        "AccessDenied",
-        "CertificateRequired",
-        "DecodeError",
-        "no server certificate chain",
-    ]
-    .iter()
-    .any(|told| words.contains(told))
 }
 
 impl Workload for RustWorkload {
