@@ -25,22 +25,29 @@ pub struct Cli {
     pub global: GlobalArgs,
 }
 
-/// Flags that every command takes.
+/// Flags that every command takes; its help tells of its own first.
 #[derive(Clone, Debug, Args)]
 pub struct GlobalArgs {
     /// Form of the output: for people, or JSON lines for scripts
-    #[arg(long, global = true, value_enum, default_value_t = Output::Human, value_name = "FORM")]
+    #[arg(long, global = true, display_order = 900, value_enum, default_value_t = Output::Human, value_name = "FORM")]
     pub output: Output,
     /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, display_order = 901, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
     /// Least severe log line on standard error: error, warn, info, debug, trace, or a filter such as `portcullis_authz=debug`
-    #[arg(long, global = true, env = "PORTCULLIS_LOG", value_name = "LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        display_order = 902,
+        env = "PORTCULLIS_LOG",
+        value_name = "LEVEL"
+    )]
     pub log_level: Option<String>,
     /// Form of log lines; `auto` means human on a terminal, else JSON
     #[arg(
         long,
         global = true,
+        display_order = 903,
         env = "PORTCULLIS_LOG_FORMAT",
         value_enum,
         value_name = "FORM"
@@ -104,11 +111,14 @@ pub enum Command {
         after_help = "Example:\n  portcullis svid inspect certs/svid.pem"
     )]
     Svid(crate::svid::args::SvidCommand),
-    /// Try it: serve the shipped examples, replay requests, reload as you edit
+    /// Try it: serve the shipped examples, replay requests, give services identities, reload as you edit
     #[command(
         after_help = "Example:\n  portcullis dev\n  ENVOY=/usr/bin/envoy portcullis dev --envoy"
     )]
     Dev(DevArgs),
+    /// A service of `dev`'s example
+    #[command(hide = true)]
+    DevService(DevServiceArgs),
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  portcullis completions bash > ~/.local/share/bash-completion/completions/portcullis"
@@ -361,6 +371,20 @@ pub enum ProxyArg {
     EnvoyGateway,
 }
 
+/// `dev-service`: what `dev` starts.
+#[derive(Debug, clap::Args)]
+pub struct DevServiceArgs {
+    /// Its name, the hint of its identity
+    #[arg(long)]
+    pub name: String,
+    /// Socket of the Workload API
+    #[arg(long)]
+    pub socket: PathBuf,
+    /// The ext_authz service to ask; without one it asks others
+    #[arg(long)]
+    pub authz: Option<SocketAddr>,
+}
+
 /// `dev`.
 #[derive(Clone, Debug, Args)]
 pub struct DevArgs {
@@ -386,9 +410,13 @@ pub struct DevArgs {
     /// Policies to serve instead of the shipped examples
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub policies: Vec<PathBuf>,
-    /// Folder that the shipped examples are written to, for you to edit; existing files are kept
+    /// Folder that the shipped examples are written to, for you to edit, with the data of a certificate authority
+    /// beside them; existing files are kept
     #[arg(long, default_value = "portcullis-dev", value_name = "DIR")]
     pub dir: PathBuf,
+    /// Lifetime of the SVIDs of the example's services: short, so that one sees them renewed
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = crate::ca::entry::lifetime)]
+    pub svid_ttl: std::time::Duration,
     /// Stop after the requests have been replayed
     #[arg(long)]
     pub once: bool,

@@ -5,7 +5,7 @@ mod audit;
 mod authority;
 pub mod bundle;
 pub mod client;
-mod entry;
+pub mod entry;
 mod federation;
 mod init;
 pub mod options;

@@ -3,8 +3,10 @@
 mod echo;
 mod envoy;
 mod examples;
+mod identity;
 mod next;
 mod replay;
+pub mod service;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use portcullis_policy::request::PathForm;
 use portcullis_policy::settings::Settings;
 use tokio::sync::{oneshot, watch};
 
+use self::identity::Picture;
 use crate::args::{DevArgs, GlobalArgs};
 use crate::authz::serve::runtime;
 use crate::exit::Exit;
@@ -98,11 +101,30 @@ async fn serve(
     }));
     // Whatever happens below, the server is asked to end and waited for.
     let played = tokio::select! {
-        played = play(args, address, served, envoy, status) => played,
+        played = identify(args, address, served, envoy, status) => played,
         () = stop => Ok(Exit::Yes),
     };
     drop(finish);
     serving.await.context("the service ended")??;
+    played
+}
+
+/// Plays with identities where there is an example that has workloads.
+async fn identify(
+    args: &DevArgs,
+    address: SocketAddr,
+    served: &Served,
+    envoy: Option<&Path>,
+    status: watch::Receiver<ReloadStatus>,
+) -> anyhow::Result<Exit> {
+    let mut picture = match &served.example {
+        Some(_) => Some(Picture::start(args, &served.policies, address).await?),
+        None => None,
+    };
+    let played = play(args, address, served, envoy, status, picture.as_mut()).await;
+    if let Some(picture) = picture {
+        picture.stop().await?;
+    }
     played
 }
 
@@ -112,11 +134,15 @@ async fn play(
     served: &Served,
     envoy: Option<&Path>,
     mut status: watch::Receiver<ReloadStatus>,
+    mut picture: Option<&mut Picture>,
 ) -> anyhow::Result<Exit> {
     let first = status.borrow_and_update().clone();
-    introduce(address, served, &first)?;
+    introduce(address, served, &first, picture.as_deref())?;
     if let Some(example) = &served.example {
         replay::run(address, &example.requests).await?;
+    }
+    if let Some(picture) = &mut picture {
+        picture.show().await?;
     }
     let mut running = match envoy {
         Some(binary) => Some(start_envoy(args, binary, address).await?),
@@ -136,6 +162,7 @@ async fn play(
     next::print(
         address,
         example.map(|example| (example.folder.as_path(), example.requests.as_path())),
+        example.map(|_| args.dir.join("ca")).as_deref(),
     )?;
     let mut out = out::stdout();
     writeln!(
@@ -144,7 +171,7 @@ async fn play(
     )?;
     out.flush()?;
     let followed = tokio::select! {
-        followed = follow(address, served, status) => followed.map(|()| Exit::Yes),
+        followed = follow(address, served, status, picture) => followed.map(|()| Exit::Yes),
         () = ended(&mut running) => Err(anyhow::anyhow!("Envoy has ended by itself")),
     };
     if let Some(envoy) = &mut running {
@@ -171,16 +198,20 @@ fn options(address: SocketAddr, served: &Served) -> ServeOptions {
             paths: served.policies.clone(),
             candidate: Vec::new(),
         },
-        settings: Settings {
-            serving: true,
-            ..Settings::default()
-        },
+        settings: settings(),
         reload: reload::Options::default(),
         drain: Duration::from_secs(2),
         drain_delay: Duration::ZERO,
         limits: portcullis_authz::limits::Limits::default(),
         tokens: portcullis_authz::token::Settings::default(),
         observe: portcullis_authz::observe::Options::default(),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        serving: true,
+        ..Settings::default()
     }
 }
 
@@ -194,7 +225,12 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn introduce(address: SocketAddr, served: &Served, status: &ReloadStatus) -> anyhow::Result<()> {
+fn introduce(
+    address: SocketAddr,
+    served: &Served,
+    status: &ReloadStatus,
+    picture: Option<&Picture>,
+) -> anyhow::Result<()> {
     let mut out = out::stdout();
     writeln!(
         out,
@@ -214,6 +250,15 @@ fn introduce(address: SocketAddr, served: &Served, status: &ReloadStatus) -> any
     writeln!(out, "  policies  {} {DIM}({told}){DIM:#}", paths.join(" "))?;
     write_status(&mut out, status)?;
     writeln!(out, "  serving   ext_authz on {GOOD}{address}{GOOD:#}")?;
+    if let Some(picture) = picture {
+        let socket = next::short(picture.socket());
+        writeln!(
+            out,
+            "  identity  SVIDs of {} on {GOOD}{}{GOOD:#}",
+            identity::TRUST_DOMAIN,
+            socket.display()
+        )?;
+    }
     if let Some(placed) = &served.example {
         writeln!(
             out,
@@ -259,9 +304,17 @@ async fn follow(
     address: SocketAddr,
     served: &Served,
     mut status: watch::Receiver<ReloadStatus>,
+    mut picture: Option<&mut Picture>,
 ) -> anyhow::Result<()> {
     let mut reloads = 1_u64;
-    while status.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = status.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return Ok(()),
+            },
+            ended = live(&mut picture) => return ended,
+        }
         let now = status.borrow_and_update().clone();
         let mut out = out::stdout();
         writeln!(
@@ -279,8 +332,18 @@ async fn follow(
             writeln!(out, "  {BAD}error{BAD:#}     {error:#}")?;
             out.flush()?;
         }
+        if let (Some(picture), None) = (&mut picture, &now.last_error) {
+            picture.show().await?;
+        }
     }
-    Ok(())
+}
+
+/// Ends when a service of the picture does; never where there is none.
+async fn live(picture: &mut Option<&mut Picture>) -> anyhow::Result<()> {
+    match picture {
+        Some(picture) => picture.live().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn start_envoy(

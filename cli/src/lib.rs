@@ -94,6 +94,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Ca(command) => ca::run(command, &global),
         Command::Svid(command) => svid::run(command, &global),
         Command::Dev(args) => dev::run(&args, &global),
+        Command::DevService(args) => dev::service::run(&args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "portcullis", &mut script);

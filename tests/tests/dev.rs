@@ -186,3 +186,160 @@ fn an_envoy_that_cannot_start_is_told() {
         "{said}"
     );
 }
+
+/// A running `dev` without an Envoy.
+fn plain(folder: &Path, arguments: &[&str]) -> Daemon {
+    let mut command = Command::new(PORTCULLIS);
+    command
+        .args(["dev", "--listen", "127.0.0.1:0"])
+        .args(arguments)
+        .current_dir(folder);
+    Daemon::start(&mut command, &folder.join("log")).unwrap()
+}
+
+fn wait_for(daemon: &mut Daemon, folder: &Path, text: &str) -> String {
+    let log = || fs::read_to_string(folder.join("log")).unwrap();
+    daemon
+        .wait_until(LIMIT, || log().contains(text))
+        .unwrap_or_else(|error| panic!("no `{text}`: {error}"));
+    log()
+}
+
+/// Processes whose program is below `folder`.
+fn running_in(folder: &Path) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let programs = processes.filter_map(|process| fs::read_link(process.path().join("exe")).ok());
+    programs
+        .filter(|program| program.starts_with(folder))
+        .count()
+}
+
+#[test]
+fn services_with_identities_meet_and_the_policies_decide_by_them() {
+    let folder = run_folder("dev-identity");
+    let mut daemon = plain(&folder, &["--svid-ttl", "4s"]);
+    let said = wait_for(&mut daemon, &folder, "Ctrl-C ends");
+    for line in [
+        "  identity  SVIDs of cluster.local on portcullis-dev/ca/workload.sock\n",
+        "  frontend -> catalog  GET /books/moby-dick  ALLOW  200  allowed_by  shop/catalog-readers#rule[0]\n",
+        "  orders   -> catalog  GET /books/moby-dick  DENY   403  no_allow_matched  -\n",
+        "nearest rule  shop/catalog-readers#rule[0] at portcullis-dev/bookshop/policies.yaml:",
+        "had instead `spiffe://cluster.local/ns/shop/sa/orders`\n",
+    ] {
+        assert!(said.contains(line), "`{line}` is not in {said}");
+    }
+    let programs = folder.canonicalize().unwrap();
+    assert_eq!(running_in(&programs), 3, "a process for each service");
+
+    // The printed commands, and the identity of a service seen from outside.
+    let list = Command::new(PORTCULLIS)
+        .args(["ca", "entry", "list", "--data", "portcullis-dev/ca"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(
+        list.contains("SPIFFE ID        : spiffe://cluster.local/ns/shop/sa/orders\n"),
+        "{list}"
+    );
+
+    let said = wait_for(&mut daemon, &folder, "renewed   the SVID of catalog");
+    assert!(said.contains("none failed"), "{said}");
+
+    // Who may is edited; the next picture shows it.
+    let policies = folder.join("portcullis-dev/bookshop/policies.yaml");
+    let text = fs::read_to_string(&policies).unwrap();
+    let frontend = r#"principals: ["cluster.local/ns/shop/sa/frontend"]"#;
+    assert!(text.contains(frontend), "{text}");
+    let orders = frontend.replace("frontend", "orders");
+    fs::write(&policies, text.replace(frontend, &orders)).unwrap();
+    let said = wait_for(
+        &mut daemon,
+        &folder,
+        "orders   -> catalog  GET /books/moby-dick  ALLOW",
+    );
+    assert!(
+        said.contains("frontend -> catalog  GET /books/moby-dick  DENY   403"),
+        "{said}"
+    );
+    // Several lives of an SVID later.
+    let renewals = || {
+        let said = fs::read_to_string(folder.join("log")).unwrap();
+        said.matches("renewed   the SVID of catalog").count()
+    };
+    daemon.wait_until(LIMIT, || renewals() >= 4).unwrap();
+    let said = fs::read_to_string(folder.join("log")).unwrap();
+    assert_eq!(
+        said.matches("none failed").count(),
+        said.matches("handshakes so far").count(),
+        "{said}"
+    );
+
+    // Whoever starts a second one there is told what to do.
+    let second = portcullis_tests::process::run(
+        Command::new(PORTCULLIS)
+            .args(["dev", "--once", "--listen", "127.0.0.1:0"])
+            .current_dir(&folder),
+        LIMIT,
+    )
+    .unwrap();
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    let complaint = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(
+        complaint,
+        "error: no certificate authority; --dir names another folder: data folder `portcullis-dev/ca`: another \
+         certificate authority is running on it\n"
+    );
+
+    assert!(daemon.terminate(LIMIT).unwrap().unwrap().success());
+    assert!(poll(LIMIT, || (running_in(&programs) == 0).then_some(())).is_some());
+    // It is the same authority when it starts again.
+    let again = portcullis_tests::process::run(
+        Command::new(PORTCULLIS)
+            .args(["dev", "--once", "--listen", "127.0.0.1:0"])
+            .current_dir(&folder),
+        LIMIT,
+    )
+    .unwrap();
+    assert!(again.status.success(), "{again:?}");
+}
+
+#[test]
+fn a_dev_that_is_killed_takes_its_services_along() {
+    let folder = run_folder("dev-services-killed");
+    let mut daemon = plain(&folder, &[]);
+    wait_for(&mut daemon, &folder, "Ctrl-C ends");
+    let programs = folder.canonicalize().unwrap();
+    assert_eq!(running_in(&programs), 3);
+    daemon.kill_alone();
+    assert!(poll(LIMIT, || (running_in(&programs) == 0).then_some(())).is_some());
+}
+
+#[test]
+fn a_folder_too_deep_for_a_socket_has_it_elsewhere() {
+    let folder = run_folder("dev-deep").join("d".repeat(90));
+    fs::create_dir_all(&folder).unwrap();
+    let output = portcullis_tests::process::run(
+        Command::new(PORTCULLIS)
+            .args(["dev", "--once", "--listen", "127.0.0.1:0"])
+            .current_dir(&folder),
+        LIMIT,
+    )
+    .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("frontend -> catalog  GET /books/moby-dick  ALLOW"),
+        "{said}"
+    );
+    let line = said
+        .lines()
+        .find(|line| line.contains("identity  SVIDs"))
+        .unwrap();
+    let socket = Path::new(line.rsplit(' ').next().unwrap());
+    assert!(socket.is_absolute(), "{line}");
+    assert!(
+        !socket.parent().unwrap().exists(),
+        "it is tidied up: {line}"
+    );
+}

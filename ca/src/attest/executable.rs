@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,8 @@ use super::process::{AttestError, Process};
 
 /// Digests that are remembered; a machine has fewer programs that ask for identities.
 const REMEMBERED: usize = 1024;
+/// How often a file is read that changes under our eyes.
+const ATTEMPTS: usize = 5;
 /// Files that are read at the same time.
 const CONCURRENT: usize = 2;
 
@@ -154,12 +156,13 @@ impl Digests {
             .await
             .map_err(|error| AttestError::Failed(error.to_string()))?
             .map_err(|error| process.failed("exe", &error))?;
-        let digest: Arc<str> = digest.ok_or(AttestError::Changed("executable"))?.into();
+        let (read, digest) = digest.ok_or(AttestError::Changed("executable"))?;
+        let digest: Arc<str> = digest.into();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(expected, Arc::clone(&digest));
+        known.insert(read, Arc::clone(&digest));
         Ok(Some(digest))
     }
 
@@ -169,16 +172,29 @@ impl Digests {
     }
 }
 
-/// The digest of the file, `None` when it is not, or at the end no longer, the expected one.
-fn digest(fd: OwnedFd, expected: &FileIdentity) -> io::Result<Option<String>> {
+/// The digest of the file and as what it was read; `None` when it is not the one that was seen, or does not hold still.
+///
+/// What is running cannot be written, but it gets and loses names and modes meanwhile: then it is read again.
+fn digest(fd: OwnedFd, seen: &FileIdentity) -> io::Result<Option<(FileIdentity, String)>> {
     let file = File::from(fd);
-    if FileIdentity::of(&file)? != *expected {
-        return Ok(None);
+    for _ in 0..ATTEMPTS {
+        let now = FileIdentity::of(&file)?;
+        if !now.is_same_file(seen) {
+            return Ok(None);
+        }
+        if let Some(digest) = digest_once(&file, &now)? {
+            return Ok(Some((now, digest)));
+        }
     }
+    Ok(None)
+}
+
+fn digest_once(mut file: &File, expected: &FileIdentity) -> io::Result<Option<String>> {
+    file.rewind()?;
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; 64 << 10];
     // A file that grows while it is read is another one by then.
-    let mut rest = (&file).take(expected.size + 1);
+    let mut rest = file.take(expected.size + 1);
     loop {
         let read = rest.read(&mut buffer)?;
         if read == 0 {
@@ -186,7 +202,7 @@ fn digest(fd: OwnedFd, expected: &FileIdentity) -> io::Result<Option<String>> {
         }
         context.update(buffer.get(..read).unwrap_or_default());
     }
-    if FileIdentity::of(&file)? != *expected {
+    if FileIdentity::of(file)? != *expected {
         return Ok(None);
     }
     let digest = context.finish();
@@ -230,6 +246,24 @@ mod tests {
             "/bin/a (deleted)"
         );
         assert_eq!(path_of("/bin/a", true), "/bin/a");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_gets_names_while_it_is_read_has_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        std::fs::write(&path, vec![7; 8 << 20]).unwrap();
+        let file = File::open(&path).unwrap();
+        let seen = FileIdentity::of(&file).unwrap();
+        // Since it was seen, and while it is read.
+        std::fs::hard_link(&path, folder.path().join("name")).unwrap();
+        let reading = std::thread::spawn(move || digest(file.into(), &seen));
+        std::fs::hard_link(&path, folder.path().join("another")).unwrap();
+        let (read, digest) = reading.join().unwrap().unwrap().unwrap();
+        assert!(read.is_same_file(&seen) && read != seen);
+        let expected = ring::digest::digest(&SHA256, &vec![7; 8 << 20]);
+        let expected = expected.as_ref().iter().map(|o| format!("{o:02x}"));
+        assert_eq!(digest, expected.collect::<String>());
     }
 
     #[tokio::test]

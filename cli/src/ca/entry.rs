@@ -17,6 +17,8 @@ use crate::args::Output;
 use crate::exit::Exit;
 use crate::out;
 
+pub use self::fields::lifetime;
+
 /// Entries of one page.
 const PAGE: i32 = 1000;
 

@@ -13,11 +13,16 @@ const SNIPPET: &str = include_str!("snippet.yaml");
 const EXAMPLE_REQUEST: &str = r#"{"attributes":{"source":{"address":{"socketAddress":{"address":"203.0.113.7","portValue":40000}}},"destination":{"address":{"socketAddress":{"address":"10.1.0.5","portValue":8080}}},"request":{"http":{"method":"GET","path":"/admin","host":"shop.example","scheme":"http"}}}}"#;
 
 /// Prints how to ask the service at `address`, how to explain a denial, and how to put it behind
-/// an Envoy. `requests` is the file of example requests below `folder`, where there is one.
+/// an Envoy. `requests` is the file of example requests below `folder`, where there is one; `authority` the data folder
+/// of the certificate authority.
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn print(address: SocketAddr, folder: Option<(&Path, &Path)>) -> std::io::Result<()> {
+pub fn print(
+    address: SocketAddr,
+    folder: Option<(&Path, &Path)>,
+    authority: Option<&Path>,
+) -> std::io::Result<()> {
     let mut out = out::stdout();
     writeln!(
         out,
@@ -36,6 +41,11 @@ pub fn print(address: SocketAddr, folder: Option<(&Path, &Path)>) -> std::io::Re
             shell(requests),
             shell(folder)
         )?;
+    }
+    if let Some(data) = authority {
+        writeln!(out, "\n{BOLD}who has which identity?{BOLD:#}")?;
+        writeln!(out, "  portcullis ca entry list --data {}", shell(data))?;
+        writeln!(out, "  portcullis ca status --data {}", shell(data))?;
     }
     writeln!(
         out,
@@ -78,6 +88,13 @@ fn snippet(address: SocketAddr) -> String {
     SNIPPET
         .replace("AUTHZ_HOST", &address.ip().to_string())
         .replace("AUTHZ_PORT", &address.port().to_string())
+}
+
+/// A path from here, where it is below.
+pub fn short(path: &Path) -> &Path {
+    let here = std::env::current_dir().and_then(|here| here.canonicalize());
+    let below = here.ok().and_then(|here| path.strip_prefix(here).ok());
+    below.unwrap_or(path)
 }
 
 /// A path as a shell takes it.

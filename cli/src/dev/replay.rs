@@ -19,10 +19,13 @@ use crate::policy::decide::summary;
 
 /// What the service said of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Said {
-    allow: bool,
-    reason: String,
-    policy: Option<String>,
+pub struct Said {
+    /// The verdict.
+    pub allow: bool,
+    /// Its reason.
+    pub reason: String,
+    /// The rule that told, where one did.
+    pub policy: Option<String>,
     /// Verdict and rule with the policies on trial, where the verdict differs.
     flip: Option<(String, String)>,
 }
@@ -54,7 +57,7 @@ pub async fn run(address: SocketAddr, requests: &Path) -> anyhow::Result<()> {
 }
 
 /// Reads the dynamic metadata `portcullis`, which holds the whole decision.
-fn said(response: &CheckResponse) -> Option<Said> {
+pub fn said(response: &CheckResponse) -> Option<Said> {
     let decision = structure(
         response
             .dynamic_metadata

@@ -68,7 +68,10 @@ fn write(command: &clap::Command, path: &str, page: &mut String) {
         "\n## {path}\n\n```text\n{}\n```\n",
         help.join("\n")
     ));
-    for inner in command.get_subcommands() {
+    for inner in command
+        .get_subcommands()
+        .filter(|inner| !inner.is_hide_set())
+    {
         write(inner, path, page);
     }
 }

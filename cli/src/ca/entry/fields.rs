@@ -67,6 +67,18 @@ pub fn ttl(text: &str) -> anyhow::Result<i32> {
         .with_context(|| format!("the lifetime `{text}` is too long"))
 }
 
+/// A lifetime that is none of the trust domain's: as [`ttl`], and more than nothing.
+///
+/// # Errors
+/// When it is none.
+pub fn lifetime(text: &str) -> Result<std::time::Duration, String> {
+    match ttl(text).map(u64::try_from) {
+        Ok(Ok(seconds)) if seconds > 0 => Ok(std::time::Duration::from_secs(seconds)),
+        Ok(_) => Err("a lifetime of nothing".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// What `ca entry create` is to create.
 ///
 /// # Errors
