@@ -52,6 +52,7 @@ impl Authority {
             ca: Options::new(TrustDomain::new(TRUST_DOMAIN)?, relative(&folder)),
             socket: socket.clone(),
             web: Vec::new(),
+            otlp: None,
         };
         let server = Server::start(options).await;
         let server = server.context("no certificate authority; --dir names another folder")?;
