@@ -1,7 +1,7 @@
 //! An answer as HTTP: 200 is an allow, 401 or 403 a denial; a decision is never anything else.
 
 use portcullis_policy::decision::Verdict;
-use tonic::codegen::http::header::{HeaderName, HeaderValue};
+use tonic::codegen::http::header::{CACHE_CONTROL, HeaderName, HeaderValue};
 use tonic::codegen::http::{Response, StatusCode};
 
 use super::{Dialect, hop};
@@ -14,7 +14,7 @@ const REMOVE: &str = "x-envoy-auth-headers-to-remove";
 /// The response to the proxy. Headers that it is to set in the request stand in the response under
 /// their own names: each proxy copies those that its configuration lists.
 pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> Response<String> {
-    let mut headers: Vec<(&str, &str)> = vec![("cache-control", "no-store")];
+    let mut headers: Vec<(&str, &str)> = Vec::new();
     if options.debug_headers {
         headers.extend(respond::debug_headers(&answer.decision));
     }
@@ -54,7 +54,7 @@ pub(super) fn response(answer: &Answer, dialect: Dialect, options: &Options) -> 
     if let Some((content_type, _)) = &body {
         headers.push(("content-type", content_type));
     }
-    let mut response = Response::new(String::new());
+    let mut response = uncached(String::new());
     *response.status_mut() = status;
     insert(&mut response, headers);
     if let Some((_, text)) = body {
@@ -71,7 +71,7 @@ fn is_ours(name: &str) -> bool {
 /// A CUSTOM provider's denial. A status of 2xx would be an allow for most proxies, and one of 5xx an
 /// outage: both become 403. A redirect reaches the client through those that hand any answer on.
 fn in_provider_words(denied: &Denied, headers: Vec<(&str, &str)>) -> Response<String> {
-    let mut response = Response::new(denied.body.clone());
+    let mut response = uncached(denied.body.clone());
     *response.status_mut() = match denied.status {
         300..=499 => StatusCode::from_u16(denied.status).unwrap_or(StatusCode::FORBIDDEN),
         _ => StatusCode::FORBIDDEN,
@@ -86,6 +86,14 @@ fn in_provider_words(denied: &Denied, headers: Vec<(&str, &str)>) -> Response<St
             response.headers_mut().append(name, value);
         }
     }
+    response
+}
+
+/// A verdict is that of one moment.
+fn uncached(body: String) -> Response<String> {
+    let mut response = Response::new(body);
+    let no_store = HeaderValue::from_static("no-store");
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
     response
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -85,24 +85,36 @@ impl<C> Timed<C> {
 /// One wait at a time.
 #[derive(Debug, Default)]
 struct Clock {
+    /// Goes off at the deadline or before: it is not set anew for each request, which costs more than
+    /// to find out now and then that it is too early.
     sleep: Option<Pin<Box<Sleep>>>,
-    /// What is waited for, and of which request; a new wait begins when it changes.
+    /// What is waited for, of which request, and until when; a new wait begins when it changes.
     waiting_for: Option<(u8, u32)>,
+    deadline: Option<Instant>,
 }
 
 impl Clock {
     /// Ready when the wait for `what` has taken `limit`.
     fn poll(&mut self, cx: &mut Context<'_>, what: (u8, u32), limit: Duration) -> Poll<()> {
-        let deadline = || Instant::now() + limit;
-        match &mut self.sleep {
-            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline()))),
-            Some(sleep) if self.waiting_for != Some(what) => sleep.as_mut().reset(deadline()),
-            Some(_) => {}
-        }
+        let deadline = match self.deadline {
+            Some(deadline) if self.waiting_for == Some(what) => deadline,
+            _ => Instant::now() + limit,
+        };
         self.waiting_for = Some(what);
-        self.sleep
-            .as_mut()
-            .map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
+        self.deadline = Some(deadline);
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
     }
 
     fn stop(&mut self) {

@@ -203,7 +203,10 @@ fn only_who_is_meant_gets_through_and_sessions_are_not_resumed() {
 fn an_identity_of_several_is_told_by_its_hint() {
     let stage = Stage::new("mtls-hint");
     let uid = format!("unix:uid:{}", rustix::process::getuid().as_raw());
-    stage.ca.entry_with_hint("billing", &uid, "billing").unwrap();
+    stage
+        .ca
+        .entry_with_hint("billing", &uid, "billing")
+        .unwrap();
     let hinted = Identity::builder()
         .endpoint(stage.endpoint())
         .hint("billing")
