@@ -24,6 +24,7 @@ mod end_to_end {
     mod ready;
     mod reload;
     mod serve;
+    mod streams;
     pub mod support;
     pub mod tls;
     pub mod tokens;
