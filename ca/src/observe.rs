@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use self::metrics::{Metrics, Step};
-use self::otlp::{Export, OtlpError, Queue};
+use self::otlp::{CollectorError, Export, Queue};
 use crate::authority::AuthorityError;
 use crate::identities::IssueError;
 use crate::store::AuthorityKind;
@@ -46,12 +46,12 @@ impl Observer {
     /// Exports spans from now on. Only the first call counts.
     ///
     /// # Errors
-    /// [`OtlpError`].
+    /// [`CollectorError`].
     pub(crate) fn export(
         &self,
         options: &otlp::Options,
         trust_domain: &str,
-    ) -> Result<Export, OtlpError> {
+    ) -> Result<Export, CollectorError> {
         let (queue, export) = Export::start(options, trust_domain)?;
         let _ = self.spans.set(queue);
         Ok(export)

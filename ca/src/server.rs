@@ -12,7 +12,7 @@ use crate::admin::{self, AdminServer};
 use crate::ca::{Ca, OpenError, Options};
 use crate::clock::SystemClock;
 use crate::identities::Identities;
-use crate::observe::otlp::{self, Export, OtlpError};
+use crate::observe::otlp::{self, CollectorError, Export};
 use crate::web::{WebAddress, WebError, WebOptions, WebServer};
 use crate::wire::{ServeError, WorkloadServer, WorkloadServerOptions};
 
@@ -50,7 +50,7 @@ pub enum ServerError {
     Web(#[from] WebError),
     /// The collector.
     #[error(transparent)]
-    Otlp(#[from] OtlpError),
+    Otlp(#[from] CollectorError),
 }
 
 /// A server: its authorities are ready, its sockets are bound.

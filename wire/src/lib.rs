@@ -1,9 +1,11 @@
 //! Unix sockets as the services listen on them: files that are placed and removed safely, and what gRPC
-//! clients of every language need there and HTTP/2 in Rust does not give them.
+//! clients of every language need there and HTTP/2 in Rust does not give them. And the way to the
+//! collector that both tell what they do.
 //!
-//! The services share this and nothing else: it knows octets, neither Envoy nor certificates.
+//! The services share this and nothing else: it knows octets and connections, neither Envoy nor SVIDs.
 
 mod authority;
+pub mod collector;
 mod hpack;
 mod huffman;
 mod socket;

@@ -11,7 +11,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use portcullis_authz::observe::otlp::{ClientFiles, Compression, Header, HeaderValue, Options};
+use portcullis_authz::observe::otlp::{
+    ClientFiles, Collector, Compression, Header, HeaderValue, Options,
+};
 use portcullis_authz::server::{ServeError, Server};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -26,7 +28,7 @@ use super::tokens::request;
 
 /// A collector that takes one token.
 #[derive(Clone)]
-struct Collector {
+struct Guarded {
     token: Arc<Mutex<String>>,
     /// Paths of the spans that it took.
     taken: Arc<Mutex<Vec<String>>>,
@@ -35,7 +37,7 @@ struct Collector {
 }
 
 #[tonic::async_trait]
-impl TraceService for Collector {
+impl TraceService for Guarded {
     async fn export(
         &self,
         request: Request<ExportTraceServiceRequest>,
@@ -56,7 +58,7 @@ impl TraceService for Collector {
     }
 }
 
-impl Collector {
+impl Guarded {
     /// Asks its clients for certificates of `clients`.
     async fn start(authority: &Authority, clients: &Authority) -> (Self, SocketAddr) {
         let collector = Self {
@@ -106,7 +108,7 @@ fn write_client(folder: &Path, authority: &Authority) {
 fn options_of(address: SocketAddr, folder: &Path) -> Options {
     let path = |name: &str| folder.join(name);
     let header = |name: &str, value| Header::new(name, value).unwrap();
-    Options {
+    let collector = Collector {
         ca_file: Some(path("ca.crt")),
         client: Some(ClientFiles {
             certificate: path("client.crt"),
@@ -118,7 +120,11 @@ fn options_of(address: SocketAddr, folder: &Path) -> Options {
         ],
         compression: Compression::Gzip,
         timeout: Duration::from_secs(5),
-        ..Options::new(format!("https://localhost:{}", address.port()))
+        ..Collector::new(format!("https://localhost:{}", address.port()))
+    };
+    Options {
+        collector,
+        ..Options::new("")
     }
 }
 
@@ -139,7 +145,7 @@ async fn lost(running: &Running) -> u64 {
 #[tokio::test]
 async fn certificate_token_and_compression_are_those_of_the_collector_and_may_change() {
     let (authority, clients) = (Authority::new(), Authority::new());
-    let (collector, address) = Collector::start(&authority, &clients).await;
+    let (collector, address) = Guarded::start(&authority, &clients).await;
     let policies = folder(&[("inventory.yaml", INVENTORY)]);
     let secrets = tempfile::tempdir().unwrap();
     write(secrets.path(), "ca.crt", &authority.pem());
@@ -176,7 +182,7 @@ async fn certificate_token_and_compression_are_those_of_the_collector_and_may_ch
 #[tokio::test]
 async fn who_is_not_let_in_loses_spans_and_is_let_in_with_new_files() {
     let (authority, clients) = (Authority::new(), Authority::new());
-    let (collector, address) = Collector::start(&authority, &clients).await;
+    let (collector, address) = Guarded::start(&authority, &clients).await;
     let policies = folder(&[("inventory.yaml", INVENTORY)]);
     let secrets = tempfile::tempdir().unwrap();
     // Its certificate is of an authority that we do not know, and ours of one that it does not know.

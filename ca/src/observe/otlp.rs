@@ -7,60 +7,39 @@
 
 mod message;
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use portcullis_wire::collector::Way;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use super::trace::Span;
+
+pub use portcullis_wire::collector::{Collector, CollectorError};
 
 /// Spans of one message.
 const BATCH: usize = 512;
 /// How long the first span of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(200);
-/// Longest time of one message.
-const LIMIT: Duration = Duration::from_secs(10);
 /// Pauses after failures; then the batch is lost.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// Spans that wait at most.
 const SPANS: usize = 4096;
 
-/// Where the collector is.
+/// The collector, and who tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// `http://HOST:PORT` or `https://HOST:PORT`.
-    pub endpoint: String,
-    /// Certificate authorities of the collector, PEM; `None`: the platform's.
-    pub ca_file: Option<PathBuf>,
+    /// Where it is.
+    pub collector: Collector,
     /// `service.name`.
     pub service: String,
-}
-
-/// Why there can be no export.
-#[derive(Debug, thiserror::Error)]
-pub enum OtlpError {
-    /// No address.
-    #[error("`{0}` is no address of a collector: write `http://HOST:PORT` or `https://HOST:PORT`")]
-    Endpoint(String),
-    /// The certificate authorities cannot be read.
-    #[error("cannot read the collector's certificate authorities `{file}`: {source}")]
-    Authorities {
-        /// The file.
-        file: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS to the collector: {0}")]
-    Tls(#[from] tonic::transport::Error),
 }
 
 /// What became of spans.
@@ -105,13 +84,16 @@ impl Export {
     /// Exports from now on, on the runtime that it is called on.
     ///
     /// # Errors
-    /// [`OtlpError`].
-    pub(crate) fn start(options: &Options, trust_domain: &str) -> Result<(Queue, Self), OtlpError> {
-        let client = TraceServiceClient::new(channel(options)?);
+    /// [`CollectorError`].
+    pub(crate) fn start(
+        options: &Options,
+        trust_domain: &str,
+    ) -> Result<(Queue, Self), CollectorError> {
+        let way = Way::open(&options.collector)?;
         let (sender, receiver) = mpsc::channel(SPANS);
         let fate = Arc::new(Fate::default());
         let exporter = Exporter {
-            client,
+            way,
             resource: message::resource(&options.service, trust_domain),
             fate: Arc::clone(&fate),
             told: false,
@@ -131,50 +113,8 @@ impl Export {
     }
 }
 
-/// The way to the collector, connected when it is first needed.
-fn channel(options: &Options) -> Result<Channel, OtlpError> {
-    let wrong = || OtlpError::Endpoint(options.endpoint.clone());
-    let endpoint = Endpoint::from_shared(options.endpoint.clone()).map_err(|_| wrong())?;
-    let is_secure = match endpoint.uri().scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(wrong()),
-    };
-    if endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err(wrong());
-    }
-    let mut endpoint = endpoint.connect_timeout(LIMIT).timeout(LIMIT);
-    if is_secure {
-        let pem = match &options.ca_file {
-            Some(file) => std::fs::read(file).map_err(|source| OtlpError::Authorities {
-                file: file.clone(),
-                source,
-            })?,
-            None => platform_authorities(),
-        };
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-        endpoint = endpoint.tls_config(tls)?;
-    }
-    Ok(endpoint.connect_lazy())
-}
-
-/// The platform's certificate authorities, in PEM.
-fn platform_authorities() -> Vec<u8> {
-    let mut pem = String::new();
-    for certificate in rustls_native_certs::load_native_certs().certs {
-        let text = base64::engine::general_purpose::STANDARD.encode(certificate);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in text.as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-    }
-    pem.into_bytes()
-}
-
 struct Exporter {
-    client: TraceServiceClient<Channel>,
+    way: Way,
     resource: opentelemetry_proto::tonic::resource::v1::Resource,
     fate: Arc<Fate>,
     /// A failure was told, and no success since.
@@ -216,9 +156,12 @@ impl Exporter {
         let request = message::request(&self.resource, batch);
         let mut pauses = pauses.iter();
         let sent = loop {
-            match self.client.export(request.clone()).await {
+            match self.send(request.clone()).await {
                 Err(status) if may_pass(status.code()) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(*pause).await,
+                    Some(pause) => {
+                        tokio::time::sleep(*pause).await;
+                        self.way.reopen();
+                    }
                     None => break Err(status),
                 },
                 sent => break sent,
@@ -227,7 +170,7 @@ impl Exporter {
         let refused = match sent {
             Ok(answer) => {
                 self.told = false;
-                let partial = answer.into_inner().partial_success;
+                let partial = answer.partial_success;
                 let refused = partial.map_or(0, |partial| partial.rejected_spans);
                 u64::try_from(refused).unwrap_or_default().min(all)
             }
@@ -242,6 +185,18 @@ impl Exporter {
         };
         self.fate.failed.fetch_add(refused, Ordering::Relaxed);
         self.fate.sent.fetch_add(all - refused, Ordering::Relaxed);
+    }
+
+    async fn send(
+        &mut self,
+        message: ExportTraceServiceRequest,
+    ) -> Result<ExportTraceServiceResponse, tonic::Status> {
+        let request = self.way.request(message).await;
+        let mut client = TraceServiceClient::new(self.way.channel());
+        if let Some(encoding) = self.way.compression() {
+            client = client.send_compressed(encoding);
+        }
+        Ok(client.export(request).await?.into_inner())
     }
 }
 
@@ -258,30 +213,4 @@ fn may_pass(code: Code) -> bool {
             | Code::ResourceExhausted
             | Code::Unknown
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn an_address_that_is_none_is_refused_by_name() {
-        let start = |endpoint: &str| {
-            let options = Options {
-                endpoint: endpoint.to_owned(),
-                ca_file: None,
-                service: "portcullis-ca".to_owned(),
-            };
-            Export::start(&options, "example.org")
-        };
-        for endpoint in ["", "collector:4317", "ftp://a:1", "http:///x"] {
-            let words = start(endpoint).unwrap_err().to_string();
-            assert!(
-                words.starts_with(&format!("`{endpoint}` is no address")),
-                "{words}"
-            );
-        }
-        assert!(start("http://127.0.0.1:4317").is_ok());
-        assert!(start("https://collector:4317").is_ok());
-    }
 }

@@ -197,8 +197,7 @@ async fn recorded_calls_and_steps_of_rotation_are_spans() {
     let folder = tempfile::tempdir().unwrap();
     let (collector, endpoint) = Collector::start().await;
     let otlp = otlp::Options {
-        endpoint,
-        ca_file: None,
+        collector: otlp::Collector::new(endpoint),
         service: "portcullis-ca".to_owned(),
     };
     let server = Running::start(folder.path(), Some(otlp)).await;

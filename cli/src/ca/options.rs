@@ -163,8 +163,7 @@ pub fn collector(config: &Config) -> Option<otlp::Options> {
     // The name of the other service says that none was given.
     let default = portcullis_authz::observe::otlp::Options::new("").service;
     Some(otlp::Options {
-        endpoint: collector.endpoint.clone(),
-        ca_file: collector.ca_file.clone(),
+        collector: collector.collector.clone(),
         service: match collector.service == default {
             true => "portcullis-ca".to_owned(),
             false => collector.service.clone(),

@@ -36,7 +36,8 @@ fn collector(
     folder: &Path,
     variable: Variables<'_>,
 ) -> otlp::Options {
-    let mut collector = otlp::Options::new("");
+    let mut options = otlp::Options::new("");
+    let collector = &mut options.collector;
     let fields = reader.fields(node, "otlp");
     let (mut certificate, mut key) = (None, None);
     for (name, node) in &fields {
@@ -59,10 +60,10 @@ fn collector(
                     collector.timeout = timeout;
                 }
             }
-            "traces" => collector.traces = reader.boolean(node),
+            "traces" => options.traces = reader.boolean(node),
             "service_name" => {
                 if let Some(name) = reader.text(node, "a name") {
-                    collector.service = name.to_owned();
+                    options.service = name.to_owned();
                 }
             }
             _ => {}
@@ -73,8 +74,8 @@ fn collector(
         at: node.at,
         variable,
     };
-    filled.fill(reader, &mut collector, &mut certificate, &mut key);
-    collector.client = match (certificate, key) {
+    filled.fill(reader, &mut options, &mut certificate, &mut key);
+    options.collector.client = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(ClientFiles { certificate, key }),
         (None, None) => None,
         _ => {
@@ -83,7 +84,7 @@ fn collector(
             None
         }
     };
-    collector
+    options
 }
 
 /// Reads `otlp.headers`.
@@ -152,11 +153,12 @@ impl Filled<'_> {
     fn fill(
         &self,
         reader: &mut Reader,
-        collector: &mut otlp::Options,
+        options: &mut otlp::Options,
         certificate: &mut Option<std::path::PathBuf>,
         key: &mut Option<std::path::PathBuf>,
     ) {
         let mut wrong = |message: String| reader.mistake(self.at, message);
+        let collector = &mut options.collector;
         match self.value("endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT") {
             Some(endpoint) => {
                 // The protocol is said apart, and only for whom the address does not say enough.
@@ -199,7 +201,7 @@ impl Filled<'_> {
             }
         }
         if let Some(name) = self.value("service_name", "OTEL_SERVICE_NAME") {
-            collector.service = name;
+            options.service = name;
         }
         if let Some(list) = self.value("headers", "OTEL_EXPORTER_OTLP_HEADERS") {
             match listed(&list) {
@@ -232,6 +234,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use portcullis_policy::document::{self, SourceText};
+
+    use portcullis_authz::observe::otlp::Collector;
 
     use super::*;
 
@@ -275,20 +279,22 @@ mod tests {
         assert_eq!(mistakes, [""; 0]);
         let text = |text: &str| HeaderValue::Text(text.to_owned());
         let expected = otlp::Options {
-            ca_file: Some("/run/ca.pem".into()),
-            client: Some(ClientFiles {
-                certificate: "/run/tls.crt".into(),
-                key: "/run/tls.key".into(),
-            }),
-            headers: vec![
-                header("authorization", text("Bearer a,b=")),
-                header("x-tenant", text("shop")),
-            ],
-            compression: Compression::Gzip,
-            timeout: Duration::from_millis(2500),
+            collector: Collector {
+                ca_file: Some("/run/ca.pem".into()),
+                client: Some(ClientFiles {
+                    certificate: "/run/tls.crt".into(),
+                    key: "/run/tls.key".into(),
+                }),
+                headers: vec![
+                    header("authorization", text("Bearer a,b=")),
+                    header("x-tenant", text("shop")),
+                ],
+                compression: Compression::Gzip,
+                timeout: Duration::from_millis(2500),
+                ..Collector::new("https://collector:4317")
+            },
             traces: false,
             service: "edge".to_owned(),
-            ..otlp::Options::new("https://collector:4317")
         };
         assert_eq!(options, expected);
     }
@@ -316,19 +322,22 @@ headers:
         let (options, mistakes) = read(text, &variables);
         assert_eq!(mistakes, [""; 0]);
         let expected = otlp::Options {
-            ca_file: Some("/etc/p/ca.pem".into()),
-            client: Some(ClientFiles {
-                certificate: "/etc/p/a.crt".into(),
-                key: "/etc/p/a.key".into(),
-            }),
-            headers: vec![
-                header("authorization", HeaderValue::File("/etc/p/token".into())),
-                header("x-key", HeaderValue::Text("secret".to_owned())),
-                header("x-tenant", HeaderValue::Text("shop".to_owned())),
-            ],
-            timeout: Duration::from_secs(1),
+            collector: Collector {
+                ca_file: Some("/etc/p/ca.pem".into()),
+                client: Some(ClientFiles {
+                    certificate: "/etc/p/a.crt".into(),
+                    key: "/etc/p/a.key".into(),
+                }),
+                headers: vec![
+                    header("authorization", HeaderValue::File("/etc/p/token".into())),
+                    header("x-key", HeaderValue::Text("secret".to_owned())),
+                    header("x-tenant", HeaderValue::Text("shop".to_owned())),
+                ],
+                timeout: Duration::from_secs(1),
+                ..Collector::new("http://127.0.0.1:4317")
+            },
+            traces: true,
             service: "mine".to_owned(),
-            ..otlp::Options::new("http://127.0.0.1:4317")
         };
         assert_eq!(options, expected);
     }

@@ -1,22 +1,25 @@
-//! The way to the collector: its address, TLS both ways, what every message is sent with.
+//! The way to an OpenTelemetry collector over gRPC: its address, TLS both ways, what every message is sent with.
 
 use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use tonic::Request;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::{Ascii, AsciiMetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-
-use super::OtlpError;
 
 /// Longest value of a header, in bytes.
 const LONGEST: u64 = 16 << 10;
 
-/// Where the collector is, and what it gets.
+/// Shortest time between two looks at files of headers.
+const ANEW: Duration = Duration::from_secs(1);
+
+/// Where a collector is, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct Collector {
     /// `http://HOST:PORT` or `https://HOST:PORT`.
     pub endpoint: String,
     /// Certificate authorities of the collector, PEM; `None`: the platform's.
@@ -29,14 +32,10 @@ pub struct Options {
     pub compression: Compression,
     /// Longest time of one message.
     pub timeout: Duration,
-    /// Whether spans are sent, for checks whose proxy records its own.
-    pub traces: bool,
-    /// `service.name`.
-    pub service: String,
 }
 
-impl Options {
-    /// A collector at `endpoint` that gets spans.
+impl Collector {
+    /// A collector at `endpoint` that asks for nothing.
     #[must_use]
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
@@ -46,8 +45,6 @@ impl Options {
             headers: Vec::new(),
             compression: Compression::default(),
             timeout: Duration::from_secs(10),
-            traces: true,
-            service: "portcullis-authz".to_owned(),
         }
     }
 }
@@ -108,6 +105,38 @@ pub enum NotAHeader {
     Value(String),
 }
 
+/// Why a collector cannot be reached as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectorError {
+    /// No address.
+    #[error("`{0}` is no address of a collector: write `http://HOST:PORT` or `https://HOST:PORT`")]
+    Endpoint(String),
+    /// A file of TLS cannot be read.
+    #[error("cannot read `{file}` for TLS to the collector: {source}")]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The value of a header cannot be read.
+    #[error("cannot read the header `{name}` for the collector from `{file}`: {source}")]
+    Header {
+        /// The header.
+        name: String,
+        /// The file.
+        file: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A header cannot be sent.
+    #[error("{0}; it is for the collector")]
+    NotAHeader(#[from] NotAHeader),
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS to the collector: {0}")]
+    Tls(#[from] tonic::transport::Error),
+}
+
 impl Header {
     /// The header `name`, in whatever case it is written.
     ///
@@ -143,7 +172,7 @@ impl Header {
     }
 
     /// Whether its value is in a file.
-    pub(super) fn is_file(&self) -> bool {
+    fn is_file(&self) -> bool {
         matches!(self.value, HeaderValue::File(_))
     }
 
@@ -160,12 +189,12 @@ impl Header {
     }
 
     /// What is sent now.
-    fn read(&self) -> Result<MetadataValue<Ascii>, OtlpError> {
+    fn read(&self) -> Result<MetadataValue<Ascii>, CollectorError> {
         let path = match &self.value {
             HeaderValue::Text(text) => return Ok(self.value_of(text)?),
             HeaderValue::File(path) => path,
         };
-        let unreadable = |source| OtlpError::Header {
+        let unreadable = |source| CollectorError::Header {
             name: self.name().to_owned(),
             file: path.clone(),
             source,
@@ -178,25 +207,87 @@ impl Header {
     }
 }
 
-/// The headers of all messages as they are now.
-///
-/// # Errors
-/// When a file cannot be read, or does not hold what a header may.
-pub(super) fn headers(options: &Options) -> Result<MetadataMap, OtlpError> {
+/// The way to a collector, connected when it is first needed.
+#[derive(Clone, Debug)]
+pub struct Way {
+    collector: Collector,
+    channel: Channel,
+    headers: MetadataMap,
+    /// When the headers were read.
+    looked: Instant,
+}
+
+impl Way {
+    /// The way to `collector`, with its files as they are now.
+    ///
+    /// # Errors
+    /// [`CollectorError`].
+    pub fn open(collector: &Collector) -> Result<Self, CollectorError> {
+        Ok(Self {
+            channel: channel(collector)?,
+            headers: headers(collector)?,
+            looked: Instant::now(),
+            collector: collector.clone(),
+        })
+    }
+
+    /// The connection, for a client of one message.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// How messages are compressed.
+    #[must_use]
+    pub fn compression(&self) -> Option<CompressionEncoding> {
+        match self.collector.compression {
+            Compression::None => None,
+            Compression::Gzip => Some(CompressionEncoding::Gzip),
+        }
+    }
+
+    /// A connection with other files of TLS, where those of the last one may be why it failed. While they
+    /// cannot be read, the last one stays.
+    pub fn reopen(&mut self) {
+        if self.collector.ca_file.is_none() && self.collector.client.is_none() {
+            return;
+        }
+        match channel(&self.collector) {
+            Ok(channel) => self.channel = channel,
+            Err(error) => tracing::warn!(%error, "TLS to the collector stays as it was"),
+        }
+    }
+
+    /// The message with its headers. What cannot be read leaves those of the last time.
+    pub async fn request<T>(&mut self, message: T) -> Request<T> {
+        if self.looked.elapsed() >= ANEW && self.collector.headers.iter().any(Header::is_file) {
+            let collector = self.collector.clone();
+            match tokio::task::spawn_blocking(move || headers(&collector)).await {
+                Ok(Ok(headers)) => self.headers = headers,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "headers for the collector stay as they were");
+                }
+                Err(_) => {}
+            }
+            self.looked = Instant::now();
+        }
+        let mut request = Request::new(message);
+        *request.metadata_mut() = self.headers.clone();
+        request
+    }
+}
+
+fn headers(collector: &Collector) -> Result<MetadataMap, CollectorError> {
     let mut map = MetadataMap::new();
-    for header in &options.headers {
+    for header in &collector.headers {
         map.insert(header.name.clone(), header.read()?);
     }
     Ok(map)
 }
 
-/// The way to the collector, connected when it is first needed.
-///
-/// # Errors
-/// [`OtlpError`].
-pub(super) fn channel(options: &Options) -> Result<Channel, OtlpError> {
-    let wrong = || OtlpError::Endpoint(options.endpoint.clone());
-    let endpoint = Endpoint::from_shared(options.endpoint.clone()).map_err(|_| wrong())?;
+fn channel(collector: &Collector) -> Result<Channel, CollectorError> {
+    let wrong = || CollectorError::Endpoint(collector.endpoint.clone());
+    let endpoint = Endpoint::from_shared(collector.endpoint.clone()).map_err(|_| wrong())?;
     let uri = endpoint.uri();
     let secure = match uri.scheme_str() {
         Some("http") => false,
@@ -207,15 +298,15 @@ pub(super) fn channel(options: &Options) -> Result<Channel, OtlpError> {
         return Err(wrong());
     }
     let mut endpoint = endpoint
-        .connect_timeout(options.timeout)
-        .timeout(options.timeout);
+        .connect_timeout(collector.timeout)
+        .timeout(collector.timeout);
     if secure {
-        let pem = match &options.ca_file {
+        let pem = match &collector.ca_file {
             Some(file) => read(file)?,
             None => platform_authorities(),
         };
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-        if let Some(files) = &options.client {
+        if let Some(files) = &collector.client {
             let identity = Identity::from_pem(read(&files.certificate)?, read(&files.key)?);
             tls = tls.identity(identity);
         }
@@ -224,8 +315,8 @@ pub(super) fn channel(options: &Options) -> Result<Channel, OtlpError> {
     Ok(endpoint.connect_lazy())
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, OtlpError> {
-    std::fs::read(file).map_err(|source: io::Error| OtlpError::Unreadable {
+fn read(file: &Path) -> Result<Vec<u8>, CollectorError> {
+    std::fs::read(file).map_err(|source: io::Error| CollectorError::Unreadable {
         file: file.to_owned(),
         source,
     })
@@ -271,10 +362,36 @@ mod tests {
             assert_eq!(refused, NotAHeader::Value("authorization".to_owned()));
         }
         let header = Header::new("Authorization", text("Bearer hush")).unwrap();
-        let mut options = Options::new("http://a:1");
-        options.headers.push(header);
-        let shown = format!("{options:?} {:?}", headers(&options).unwrap());
+        let mut collector = Collector::new("http://a:1");
+        collector.headers.push(header);
+        let shown = format!("{collector:?} {:?}", headers(&collector).unwrap());
         assert!(shown.contains("authorization"), "{shown}");
         assert!(!shown.contains("hush"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused_by_name() {
+        for endpoint in [
+            "",
+            "collector",
+            "collector:4317",
+            "ftp://a:1",
+            "http://",
+            "http:///x",
+        ] {
+            let refused = Way::open(&Collector::new(endpoint)).unwrap_err();
+            let words = refused.to_string();
+            assert!(
+                words.starts_with(&format!("`{endpoint}` is no address")),
+                "{words}"
+            );
+        }
+        for endpoint in [
+            "http://127.0.0.1:4317",
+            "http://[::1]:1",
+            "https://collector:4317",
+        ] {
+            assert!(Way::open(&Collector::new(endpoint)).is_ok(), "{endpoint}");
+        }
     }
 }
