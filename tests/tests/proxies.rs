@@ -10,6 +10,8 @@
 
 #[path = "proxies/bad_input.rs"]
 mod bad_input;
+#[path = "proxies/dialects.rs"]
+mod dialects;
 #[path = "proxies/outage.rs"]
 mod outage;
 #[path = "proxies/paths.rs"]

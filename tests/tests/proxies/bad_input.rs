@@ -93,19 +93,19 @@ fn read_all(stream: &mut impl io::Read) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-fn ask(address: SocketAddr, octets: impl AsRef<[u8]>) -> String {
+pub fn ask(address: SocketAddr, octets: impl AsRef<[u8]>) -> String {
     converse(TcpStream::connect(address).unwrap(), octets.as_ref())
 }
 
 /// Status of each answer in what was said.
-fn statuses(said: &str) -> Vec<&str> {
+pub fn statuses(said: &str) -> Vec<&str> {
     said.split("HTTP/1.")
         .skip(1)
         .map(|answer| answer.split(' ').nth(1).unwrap_or(""))
         .collect()
 }
 
-const CLOSE: &str = "Connection: close\r\n\r\n";
+pub const CLOSE: &str = "Connection: close\r\n\r\n";
 
 fn nginx(path: &str) -> String {
     format!(
