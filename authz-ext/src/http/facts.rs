@@ -26,6 +26,10 @@ pub fn request(
     num_trusted_proxies: Option<u32>,
 ) -> Result<Request, Refusal> {
     let headers = &parts.headers;
+    // RFC 9112 section 3.2, also where another header names the host that is asked for.
+    if headers.get_all("host").iter().count() > 1 {
+        return Err(malformed("the check has two Host headers"));
+    }
     let original = options.dialect.original(parts, options)?;
     let host = host(&original, options.path_form)?;
     if original.method.is_empty() || !original.method.bytes().all(is_token) {
