@@ -44,8 +44,8 @@ const MAX_BATCH: usize = 200_000;
 const DRAIN: Duration = Duration::from_secs(5);
 /// What the operator may hold open.
 const LIMITS: Limits = Limits {
-    connections: 256,
-    connections_per_user: 256,
+    open_files: 1024,
+    open_files_per_user: 1024,
     calls_per_user: 4096,
 };
 

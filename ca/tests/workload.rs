@@ -12,6 +12,7 @@ mod workload {
     mod attestation;
     mod delivery;
     pub mod fake;
+    mod reuse;
     mod secrets;
     pub mod server;
     mod statuses;

@@ -179,18 +179,20 @@ impl WorkloadServer {
     }
 }
 
-/// How many files this process may open, after asking for as many as it may ask for.
+/// How many files this process may open, after asking for as many as it may ask for: root more than it was given.
 fn open_files() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const MANY: u64 = 1 << 18;
     let now = getrlimit(Resource::Nofile);
-    let most = Rlimit {
-        current: now.maximum,
-        maximum: now.maximum,
-    };
-    let reached = if setrlimit(Resource::Nofile, most).is_ok() {
-        now.maximum
-    } else {
-        now.current
-    };
-    reached.unwrap_or(1 << 20)
+    let given = now.maximum.unwrap_or(MANY);
+    for most in [given.max(MANY), given] {
+        let wanted = Rlimit {
+            current: Some(most),
+            maximum: Some(most),
+        };
+        if setrlimit(Resource::Nofile, wanted).is_ok() {
+            return most;
+        }
+    }
+    now.current.unwrap_or(MANY)
 }

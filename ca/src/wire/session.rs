@@ -14,10 +14,10 @@ use crate::attest::{Peer, Process};
 /// How much of us all callers, and those of one user, may hold at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of everybody.
-    pub connections: usize,
-    /// Connections of one user.
-    pub connections_per_user: usize,
+    /// File descriptors of everybody: one for each connection, two for each process that is connected.
+    pub open_files: usize,
+    /// File descriptors of one user.
+    pub open_files_per_user: usize,
     /// Calls of one user, open streams included.
     pub calls_per_user: usize,
 }
@@ -27,15 +27,18 @@ impl Limits {
     #[must_use]
     pub fn for_open_files(open_files: u64) -> Self {
         let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-        // Two for each process: its pidfd and its folder below /proc.
-        let connections = (open_files.saturating_sub(128) / 3).clamp(16, 1 << 17);
+        let open_files = open_files.min(1 << 20);
+        let open_files = open_files.saturating_sub(open_files / 8 + 128).max(48);
         Self {
-            connections,
-            connections_per_user: (connections / 4 * 3).max(8),
+            open_files,
+            open_files_per_user: open_files / 4 * 3,
             calls_per_user: 1 << 16,
         }
     }
 }
+
+/// File descriptors of a process that is held: its pidfd and its folder below `/proc`.
+const OF_A_PROCESS: usize = 2;
 
 /// Everybody who is connected.
 #[derive(Debug)]
@@ -46,16 +49,18 @@ pub(crate) struct Callers {
 
 #[derive(Debug, Default)]
 struct State {
-    connections: usize,
+    open_files: usize,
     users: HashMap<u32, Held>,
     processes: HashMap<u32, Weak<Process>>,
+    /// Connections of each process that has some, by where it is in memory: there it stays as long as one has it.
+    connections: HashMap<usize, usize>,
     /// How many processes may be remembered before those without a connection are forgotten.
     forget_at: usize,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    connections: usize,
+    open_files: usize,
     calls: usize,
 }
 
@@ -63,7 +68,7 @@ struct Held {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refused {
     /// Too many at once.
-    #[error("{0} connections are open {1}")]
+    #[error("{0} files are open for connections {1}")]
     Full(usize, &'static str),
     /// The kernel does not say who it is.
     #[error("{0}")]
@@ -87,15 +92,21 @@ impl Callers {
             known.is_alive().then_some(known)
         })?;
         let mut state = self.lock();
-        if state.connections >= self.limits.connections {
-            return Err(Refused::Full(state.connections, "in all"));
+        let place = peer.process().ok().map(place);
+        let is_first = place.is_some_and(|place| !state.connections.contains_key(&place));
+        let needed = if is_first { 1 + OF_A_PROCESS } else { 1 };
+        if state.open_files + needed > self.limits.open_files {
+            return Err(Refused::Full(state.open_files, "in all"));
         }
         let held = state.users.entry(peer.uid()).or_default();
-        if held.connections >= self.limits.connections_per_user {
-            return Err(Refused::Full(held.connections, "for this user"));
+        if held.open_files + needed > self.limits.open_files_per_user {
+            return Err(Refused::Full(held.open_files, "of this user"));
         }
-        held.connections += 1;
-        state.connections += 1;
+        held.open_files += needed;
+        state.open_files += needed;
+        if let Some(place) = place {
+            *state.connections.entry(place).or_default() += 1;
+        }
         if let Ok(process) = peer.process() {
             if state.processes.len() >= state.forget_at {
                 state
@@ -121,17 +132,39 @@ impl Callers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave(&self, user: u32, connections: usize, calls: usize) {
+    /// A connection is over.
+    fn disconnected(&self, peer: &Peer) {
         let mut state = self.lock();
-        state.connections = state.connections.saturating_sub(connections);
-        if let Some(held) = state.users.get_mut(&user) {
-            held.connections = held.connections.saturating_sub(connections);
+        let mut freed = 1;
+        if let Ok(process) = peer.process() {
+            let place = place(process);
+            if let Some(connections) = state.connections.get_mut(&place) {
+                *connections = connections.saturating_sub(1);
+                if *connections == 0 {
+                    state.connections.remove(&place);
+                    freed += OF_A_PROCESS;
+                }
+            }
+        }
+        state.open_files = state.open_files.saturating_sub(freed);
+        state.freed(peer.uid(), freed, 0);
+    }
+}
+
+impl State {
+    fn freed(&mut self, user: u32, open_files: usize, calls: usize) {
+        if let Some(held) = self.users.get_mut(&user) {
+            held.open_files = held.open_files.saturating_sub(open_files);
             held.calls = held.calls.saturating_sub(calls);
-            if held.connections == 0 && held.calls == 0 {
-                state.users.remove(&user);
+            if held.open_files == 0 && held.calls == 0 {
+                self.users.remove(&user);
             }
         }
     }
+}
+
+fn place(process: &Arc<Process>) -> usize {
+    Arc::as_ptr(process).addr()
 }
 
 /// One connection.
@@ -193,7 +226,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.callers.leave(self.peer.uid(), 1, 0);
+        self.callers.disconnected(&self.peer);
     }
 }
 
@@ -209,7 +242,8 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.0.callers.leave(self.0.peer.uid(), 0, 1);
+        let Self(session) = self;
+        session.callers.lock().freed(session.peer.uid(), 0, 1);
     }
 }
 
@@ -220,8 +254,8 @@ mod tests {
     #[tokio::test]
     async fn one_user_cannot_take_all_and_what_is_left_can_be_taken_again() {
         let callers = Callers::new(Limits {
-            connections: 10,
-            connections_per_user: 2,
+            open_files: 20,
+            open_files_per_user: 4,
             calls_per_user: 1,
         });
         let (here, _there) = UnixStream::pair().unwrap();
@@ -235,7 +269,7 @@ mod tests {
             "one process is watched once"
         );
         let error = callers.admit(&here).unwrap_err().to_string();
-        assert_eq!(error, "2 connections are open for this user");
+        assert_eq!(error, "4 files are open for connections of this user");
         drop(first);
         let third = callers.admit(&here).unwrap();
         let call = third.call().unwrap();
@@ -245,15 +279,21 @@ mod tests {
         drop(call);
         drop(second.call().unwrap());
         drop((second, third));
-        assert!(callers.lock().users.is_empty());
-        assert_eq!(callers.lock().connections, 0);
+        let left = callers.lock();
+        assert!(left.users.is_empty() && left.connections.is_empty());
+        assert_eq!(left.open_files, 0);
     }
 
     #[test]
     fn limits_leave_room() {
-        let few = Limits::for_open_files(1024);
-        assert!(few.connections * 3 < 1024 && few.connections_per_user < few.connections);
-        let many = Limits::for_open_files(1 << 20);
-        assert!(many.connections_per_user >= 20_000);
+        for open_files in [0, 64, 1024, 20_000, 1 << 20, u64::MAX] {
+            let limits = Limits::for_open_files(open_files);
+            assert!(limits.open_files_per_user < limits.open_files);
+            if open_files >= 1024 {
+                assert!(u64::try_from(limits.open_files).unwrap() + 128 <= open_files);
+            }
+        }
+        // Ten thousand connections of one process, on a machine of ordinary limits.
+        assert!(Limits::for_open_files(20_000).open_files_per_user > 10_002);
     }
 }

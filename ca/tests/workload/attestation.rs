@@ -9,7 +9,7 @@ use portcullis_ca::attest::{AttestError, Attestation, Peer};
 use portcullis_ca::proto::workload::X509svidRequest;
 use tokio::net::{UnixListener, UnixStream};
 
-use super::server::{Server, soon};
+use super::server::{Server, channel_over, soon};
 
 /// A python process that connects to a socket and then does what it is told, line by line.
 struct Actor {
@@ -262,19 +262,10 @@ async fn a_stream_ends_with_its_process_even_if_the_socket_lives_on() {
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .spawn()
         .unwrap();
-    let stream = receive(&ours);
+    let stream = receive(&ours).1.unwrap();
     stream.set_nonblocking(true).unwrap();
-    let stream = std::sync::Mutex::new(Some(UnixStream::from_std(stream).unwrap()));
-    let channel = tonic::transport::Endpoint::from_static("http://localhost")
-        .connect_with_connector(tower::service_fn(move |_| {
-            let stream = stream.lock().unwrap().take();
-            async move {
-                let stream = stream.ok_or(std::io::ErrorKind::NotConnected)?;
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-            }
-        }))
-        .await
-        .unwrap();
+    let channel = channel_over(UnixStream::from_std(stream).unwrap()).await;
+    let channel = channel.unwrap();
     let mut client = portcullis_ca::proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient::with_interceptor(channel, super::server::SecurityHeader);
     let mut messages = soon(client.fetch_x509svid(X509svidRequest {}))
         .await
@@ -293,7 +284,10 @@ async fn a_stream_ends_with_its_process_even_if_the_socket_lives_on() {
     assert!(status.message().contains("has ended"), "{status}");
 }
 
-fn receive(socket: &std::os::unix::net::UnixStream) -> std::os::unix::net::UnixStream {
+/// One byte, and the connection that came with it.
+pub fn receive(
+    socket: &std::os::unix::net::UnixStream,
+) -> (u8, Option<std::os::unix::net::UnixStream>) {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     let mut byte = [0];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -304,5 +298,5 @@ fn receive(socket: &std::os::unix::net::UnixStream) -> std::os::unix::net::UnixS
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    fd.unwrap().into()
+    (byte[0], fd.map(Into::into))
 }

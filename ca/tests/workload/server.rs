@@ -101,6 +101,20 @@ impl Server {
     }
 }
 
+/// A channel over a connection that somebody made.
+pub async fn channel_over(stream: UnixStream) -> Result<Channel, tonic::transport::Error> {
+    let stream = std::sync::Mutex::new(Some(stream));
+    Endpoint::from_static("http://localhost")
+        .connect_with_connector(tower::service_fn(move |_| {
+            let stream = stream.lock().unwrap().take();
+            async move {
+                let stream = stream.ok_or(std::io::ErrorKind::NotConnected)?;
+                Ok::<_, std::io::Error>(TokioIo::new(stream))
+            }
+        }))
+        .await
+}
+
 /// What comes within ten seconds.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future)

@@ -245,8 +245,8 @@ async fn what_cannot_be_signed_now_is_unavailable() {
 #[tokio::test]
 async fn a_user_with_too_many_streams_gets_no_more_until_one_is_closed() {
     let limits = Limits {
-        connections: 10,
-        connections_per_user: 10,
+        open_files: 20,
+        open_files_per_user: 12,
         calls_per_user: 3,
     };
     let server = Server::with(|options| options.limits = limits).await;

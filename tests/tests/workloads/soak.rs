@@ -1,6 +1,6 @@
 //! Lives compressed into minutes: authorities of 60 s, SVIDs of 10 s, workloads that never stop talking.
 //!
-//! 75 s, so that a root is prepared, takes over and signs; `PORTCULLIS_SOAK=10m` for longer.
+//! 90 s, so that a root is prepared, takes over and signs; `PORTCULLIS_SOAK=10m` for longer.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ const PORTCULLIS: &str = env!("CARGO_BIN_EXE_portcullis-e2e");
 /// How long: `600`, `600s` or `10m`.
 fn length() -> Duration {
     let Ok(text) = std::env::var("PORTCULLIS_SOAK") else {
-        return Duration::from_secs(75);
+        return Duration::from_secs(90);
     };
     let (number, unit) = match text.strip_suffix('m') {
         Some(number) => (number, 60),
