@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     files.sort();
     let set = protox::compile(&files, [&root])?;
     fs::write(out.join("ca.binpb"), set.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(set)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::Frames")
+        .compile_fds(set)?;
     Ok(())
 }
 

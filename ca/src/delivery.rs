@@ -6,8 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+
+/// Rest between two looks at all streams.
+const COUNTED_EVERY: Duration = Duration::from_millis(2);
 
 /// Every live stream and the newest sequence of our own bundle that it was given.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +78,8 @@ impl Deliveries {
                 return;
             }
             changed.await;
+            // Thousands of streams say so one by one: they are counted now and then, not each time.
+            tokio::time::sleep(COUNTED_EVERY).await;
         }
     }
 }
@@ -105,7 +111,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[tokio::test]
     async fn waits_for_every_live_stream_and_for_no_dead_one() {

@@ -15,6 +15,7 @@ pub mod bundle;
 pub mod ca;
 pub mod caller;
 pub mod clock;
+pub mod codec;
 pub mod delivery;
 mod der;
 pub mod dns_name;

@@ -157,7 +157,8 @@ impl<Q: Question> Open<Q> {
                 tokio::time::sleep(rest).await;
             }
             self.changes.mark_unchanged();
-            match self.again().await {
+            // Boxed: it is large, and most of its life a stream asks nothing.
+            match Box::pin(self.again()).await {
                 Ok(now) => {
                     let sequence = Q::sequence(&now);
                     if !Q::is_same(&state, &now) {
