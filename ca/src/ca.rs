@@ -31,6 +31,7 @@ use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta, Stor
 use crate::trust_domain::TrustDomain;
 use crate::x509::profile::X509Profile;
 
+pub(crate) use issue::let_others;
 pub use issue::{IssuedJwt, IssuedX509, JwtRequest, Requester, X509Request};
 pub use schedule::{RotationTimes, Tick, rotation_times};
 

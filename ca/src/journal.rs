@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use serde_json::{Map, Value};
+use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,10 +34,13 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 4096;
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     event: &'static str,
-    fields: Map<String, Value>,
+    /// Fields as they will stand in the line: `,"name":value` each. Written once, however often the record is copied.
+    fields: String,
+    /// Why a value is no JSON: such a record is not written.
+    unwritable: Option<String>,
 }
 
 impl Record {
@@ -46,15 +49,41 @@ impl Record {
     pub fn new(event: &'static str) -> Self {
         Self {
             event,
-            fields: Map::new(),
+            fields: String::new(),
+            unwritable: None,
         }
     }
 
     /// The record with one more field.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.fields.insert(name.to_owned(), value.into());
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        match serde_json::to_string(&value) {
+            Ok(value) => self.push(name, &value),
+            Err(cause) => self.unwritable = Some(format!("{name}: {cause}")),
+        }
         self
+    }
+
+    /// The record with one more field, whose value is JSON already.
+    #[must_use]
+    pub(crate) fn with_json(mut self, name: &str, value: &str) -> Self {
+        self.push(name, value);
+        self
+    }
+
+    /// The same about another event.
+    #[must_use]
+    pub(crate) fn of(&self, event: &'static str) -> Self {
+        Self {
+            event,
+            ..self.clone()
+        }
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        for part in [",\"", name, "\":", value] {
+            self.fields.push_str(part);
+        }
     }
 }
 
@@ -232,12 +261,11 @@ impl Writer {
         if let Some(cause) = &self.broken {
             return Err(JournalError::Broken(cause.clone()));
         }
-        let now = self.clock.now();
+        let now = rfc3339(self.clock.now());
         let mut head = self.head.clone();
-        let mut text = String::new();
+        let mut text = String::with_capacity(1 << 10);
         for record in group.iter().flat_map(|request| &request.records) {
-            head = push_line(&mut text, record, &head, now)
-                .map_err(|cause| JournalError::Write(cause.to_string()))?;
+            head = push_line(&mut text, record, &head, &now).map_err(JournalError::Write)?;
         }
         if let Err(cause) = self.file.write_all(text.as_bytes()) {
             // What was written of it was acknowledged to nobody: back to the last whole record.
@@ -261,33 +289,32 @@ impl Writer {
     }
 }
 
-fn push_line(
-    text: &mut String,
-    record: &Record,
-    head: &Head,
-    now: SystemTime,
-) -> Result<Head, serde_json::Error> {
+fn push_line(text: &mut String, record: &Record, head: &Head, time: &str) -> Result<Head, String> {
+    if let Some(cause) = &record.unwritable {
+        return Err(cause.clone());
+    }
     let sequence = head.sequence + 1;
     let start = text.len();
-    let time = rfc3339(now);
-    text.push_str(&format!(
-        "{{\"seq\":{sequence},\"time\":\"{time}\",\"event\":\"{}\"",
-        record.event
-    ));
-    if !record.fields.is_empty() {
-        let fields = serde_json::to_string(&record.fields)?;
-        text.push(',');
-        // Without its braces: the fields stand beside ours.
-        text.push_str(
-            fields
-                .trim_start_matches('{')
-                .strip_suffix('}')
-                .unwrap_or_default(),
-        );
+    let number = sequence.to_string();
+    for part in [
+        "{\"seq\":",
+        &number,
+        ",\"time\":\"",
+        time,
+        "\",\"event\":\"",
+        record.event,
+        "\"",
+        &record.fields,
+        ",\"prev\":\"",
+        &head.hash,
+        "\"",
+    ] {
+        text.push_str(part);
     }
-    text.push_str(&format!(",\"prev\":\"{}\"", head.hash));
     let hash = line_hash(text.get(start..).unwrap_or_default());
-    text.push_str(&format!(",\"hash\":\"{hash}\"}}\n"));
+    for part in [",\"hash\":\"", &hash, "\"}\n"] {
+        text.push_str(part);
+    }
     Ok(Head { sequence, hash })
 }
 

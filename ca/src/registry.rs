@@ -374,13 +374,17 @@ impl Registry {
         let mut transaction = change.writer.begin().await?;
         let revision = store::next(&mut transaction, Meta::Revision).await?;
         let mut changes = Vec::with_capacity(change.order.len());
+        let mut puts = Vec::new();
         for id in change.order {
             match change.entries.remove(&id) {
                 Some(Some(entry)) => {
-                    store::entries::put(&mut transaction, &entry, revision).await?;
+                    puts.push(Arc::clone(&entry));
                     changes.push(Change::Put(entry));
                 }
                 Some(None) => {
+                    // In the order in which they were asked for.
+                    store::entries::put(&mut transaction, &std::mem::take(&mut puts), revision)
+                        .await?;
                     store::entries::remove(&mut transaction, &id).await?;
                     changes.push(Change::Remove(id));
                 }
@@ -388,6 +392,7 @@ impl Registry {
                 None => {}
             }
         }
+        store::entries::put(&mut transaction, &puts, revision).await?;
         let records = change
             .records
             .into_iter()

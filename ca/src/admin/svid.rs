@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, check_batch, convert};
-use crate::ca::{IssuedJwt, IssuedX509, JwtRequest, Requester, X509Request};
+use crate::ca::{IssuedJwt, IssuedX509, JwtRequest, Requester, X509Request, let_others};
 use crate::clock::unix_seconds;
 use crate::dns_name;
 use crate::entry::Entry;
@@ -13,7 +13,7 @@ use crate::proto::spire::api::server::svid::v1 as api;
 use crate::proto::types;
 use crate::registry::validate::is_reserved;
 use crate::spiffe_id::SpiffeId;
-use crate::x509::csr::{ProvenKey, RequestedNames};
+use crate::x509::csr::ProvenKey;
 use crate::x509::profile::LeafRequest;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -61,8 +61,11 @@ impl api::svid_server::Svid for Admin {
         let requester = Requester::admin(&Self::actor(&request));
         let params = request.into_inner().params;
         check_batch(params.len())?;
-        let read: Vec<Result<X509Request, Status>> =
-            params.iter().map(|params| self.for_entry(params)).collect();
+        let mut read: Vec<Result<X509Request, Status>> = Vec::with_capacity(params.len());
+        for (place, params) in params.iter().enumerate() {
+            let_others(place).await;
+            read.push(self.for_entry(params));
+        }
         let requests = read.iter().flatten().cloned().collect();
         let issued = self.ca.issue_x509(requests, &requester).await;
         let mut issued = issued.map_err(convert::not_issued)?.into_iter();
@@ -172,17 +175,21 @@ impl Admin {
 }
 
 fn proven(csr: &[u8]) -> Result<ProvenKey, Status> {
-    if csr.is_empty() {
-        return Err(Status::invalid_argument("missing CSR"));
+    ProvenKey::from_csr(present(csr)?).map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn present(csr: &[u8]) -> Result<&[u8], Status> {
+    match csr.is_empty() {
+        true => Err(Status::invalid_argument("missing CSR")),
+        false => Ok(csr),
     }
-    ProvenKey::from_csr(csr).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// Minting has no field for the SPIFFE ID: the CSR's SANs name it, and DNS names.
 fn minted(csr: &[u8], ttl: i32) -> Result<LeafRequest, Status> {
     let invalid = |text: String| Status::invalid_argument(text);
-    let key = proven(csr)?;
-    let names = RequestedNames::from_csr(csr).map_err(|error| invalid(error.to_string()))?;
+    let (key, names) =
+        ProvenKey::with_names(present(csr)?).map_err(|error| invalid(error.to_string()))?;
     let [uri] = names.uris.as_slice() else {
         return Err(invalid(format!(
             "the CSR has {} URI SANs: exactly one is needed, the SPIFFE ID",

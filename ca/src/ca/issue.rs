@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::json;
 
 use super::Ca;
 use crate::authority::Authority;
@@ -24,41 +25,50 @@ use crate::x509::certificate::hex;
 use crate::x509::conform;
 use crate::x509::profile::{LeafRequest, Prepared};
 
-/// Who asks, for the journal.
+/// Who asks, for the journal: a JSON object.
 #[derive(Clone, Debug)]
-pub struct Requester(Map<String, Value>);
+pub struct Requester(Arc<str>);
+
+/// What the journal says of a workload.
+#[derive(Serialize)]
+struct Workload<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    selectors: Vec<String>,
+}
 
 impl Requester {
     /// A workload on the socket.
     #[must_use]
     pub fn caller(caller: &Caller) -> Self {
-        let mut fields = Map::new();
-        let numbers = [
-            ("pid", caller.pid),
-            ("uid", caller.uid),
-            ("gid", caller.gid),
-        ];
-        for (name, number) in numbers {
-            if let Some(number) = number {
-                fields.insert(name.to_owned(), number.into());
-            }
-        }
-        if let Some(path) = &caller.path {
-            fields.insert("path".to_owned(), (**path).into());
-        }
-        let selectors: Vec<String> = caller.selectors.iter().map(ToString::to_string).collect();
-        fields.insert("selectors".to_owned(), selectors.into());
-        Self(fields)
+        Self::from_fields(&Workload {
+            pid: caller.pid,
+            uid: caller.uid,
+            gid: caller.gid,
+            path: caller.path.as_deref(),
+            selectors: caller.selectors.iter().map(ToString::to_string).collect(),
+        })
     }
 
     /// An operator on the admin socket.
     #[must_use]
     pub fn admin(actor: &str) -> Self {
-        Self(Map::from_iter([("admin".to_owned(), actor.into())]))
+        Self::from_fields(&json!({"admin": actor}))
+    }
+
+    fn from_fields(fields: &impl Serialize) -> Self {
+        // Numbers and texts always are JSON.
+        Self(serde_json::to_string(fields).unwrap_or_default().into())
     }
 
     fn record(&self, event: &'static str) -> Record {
-        Record::new(event).with("caller", self.0.clone())
+        Record::new(event).with_json("caller", &self.0)
     }
 }
 
@@ -167,39 +177,39 @@ impl Ca {
             .as_ref()
             .map(|parts| parts.chain.as_slice())
             .unwrap_or_default();
-        let mut prepared = Vec::with_capacity(requests.len());
-        for request in requests {
-            let X509Request { leaf, entry } = request;
-            prepared.push(
-                self.x509_profile
-                    .prepare(leaf, issuer, now)
-                    .map(|leaf| (leaf, entry))
-                    .map_err(|error| IssueError::InvalidArgument(error.to_string())),
-            );
-        }
-        let record = |event, leaf: &Prepared, entry: Option<&Arc<Entry>>| {
-            with_entry(requester.record(event), entry)
+        let record = |leaf: &Prepared, entry: Option<&Arc<Entry>>| {
+            with_entry(requester.record("x509_prepared"), entry)
                 .with("spiffe_id", leaf.request().spiffe_id.as_str())
                 .with("serial", leaf.serial().to_hex())
                 .with("spki_sha256", leaf.public_key_hash())
                 .with("not_after", rfc3339(leaf.not_after()))
                 .with("authority", authority.row.id.as_str())
         };
+        let mut prepared = Vec::with_capacity(requests.len());
+        for request in requests {
+            let X509Request { leaf, entry } = request;
+            prepared.push(
+                self.x509_profile
+                    .prepare(leaf, issuer, now)
+                    .map(|leaf| (record(&leaf, entry.as_ref()), leaf))
+                    .map_err(|error| IssueError::InvalidArgument(error.to_string())),
+            );
+        }
         let intents = prepared.iter().flatten();
-        let intents = intents.map(|(leaf, entry)| record("x509_prepared", leaf, entry.as_ref()));
+        let intents = intents.map(|(intent, _)| intent.clone());
         self.journal.append(intents.collect()).await?;
         fail::point("intended");
         let mut issued = Vec::with_capacity(prepared.len());
         let mut records = Vec::with_capacity(prepared.len());
-        for item in prepared {
-            let (leaf, entry) = match item {
+        for (place, item) in prepared.into_iter().enumerate() {
+            let_others(place).await;
+            let (intent, leaf) = match item {
                 Ok(item) => item,
                 Err(error) => {
                     issued.push(Err(error));
                     continue;
                 }
             };
-            let done = record("x509_issued", &leaf, entry.as_ref());
             let signed = match key.sign(leaf.to_be_signed()).await {
                 Ok(signature) => {
                     let der = leaf.clone().with_signature(&signature);
@@ -211,7 +221,7 @@ impl Ca {
             };
             match signed {
                 Ok(der) => {
-                    records.push(done);
+                    records.push(intent.of("x509_issued"));
                     issued.push(Ok(IssuedX509 {
                         chain: [&[Bytes::from(der)][..], chain].concat(),
                         spiffe_id: leaf.request().spiffe_id.clone(),
@@ -221,9 +231,7 @@ impl Ca {
                 }
                 Err(cause) => {
                     tracing::error!(%cause, "a certificate was not served");
-                    records.push(
-                        record("x509_failed", &leaf, entry.as_ref()).with("cause", cause.clone()),
-                    );
+                    records.push(intent.of("x509_failed").with("cause", &cause));
                     issued.push(Err(IssueError::Unavailable(format!(
                         "signing failed: {cause}"
                     ))));
@@ -263,6 +271,13 @@ impl Ca {
             key.algorithm(),
             authority.row.not_after,
         );
+        let record = |token: &PreparedJwt, audiences: &[String], entry: Option<&Arc<Entry>>| {
+            with_entry(requester.record("jwt_prepared"), entry)
+                .with("spiffe_id", token.spiffe_id.as_str())
+                .with("audience", audiences)
+                .with("not_after", rfc3339(token.expires_at))
+                .with("authority", authority.row.id.as_str())
+        };
         let prepared: Vec<_> = requests
             .into_iter()
             .map(|request| {
@@ -274,28 +289,19 @@ impl Ca {
                 } = request;
                 self.jwt_profile
                     .prepare(&spiffe_id, &audiences, ttl, signer, now)
-                    .map(|token| (token, audiences, entry))
+                    .map(|token| (record(&token, &audiences, entry.as_ref()), token))
                     .map_err(|error| IssueError::InvalidArgument(error.to_string()))
             })
             .collect();
-        let record =
-            |event, token: &PreparedJwt, audiences: &[String], entry: Option<&Arc<Entry>>| {
-                with_entry(requester.record(event), entry)
-                    .with("spiffe_id", token.spiffe_id.as_str())
-                    .with("audience", audiences.to_vec())
-                    .with("not_after", rfc3339(token.expires_at))
-                    .with("authority", authority.row.id.as_str())
-            };
         let intents = prepared.iter().flatten();
-        let intents = intents.map(|(token, audiences, entry)| {
-            record("jwt_prepared", token, audiences, entry.as_ref())
-        });
+        let intents = intents.map(|(intent, _)| intent.clone());
         self.journal.append(intents.collect()).await?;
         fail::point("intended");
         let mut issued = Vec::with_capacity(prepared.len());
         let mut records = Vec::with_capacity(prepared.len());
-        for item in prepared {
-            let (token, audiences, entry) = match item {
+        for (place, item) in prepared.into_iter().enumerate() {
+            let_others(place).await;
+            let (intent, token) = match item {
                 Ok(item) => item,
                 Err(error) => {
                     issued.push(Err(error));
@@ -313,7 +319,8 @@ impl Ca {
                 Ok(text) => {
                     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
                     records.push(
-                        record("jwt_issued", &token, &audiences, entry.as_ref())
+                        intent
+                            .of("jwt_issued")
                             .with("token_sha256", hex(hash.as_ref())),
                     );
                     issued.push(Ok(IssuedJwt {
@@ -325,10 +332,7 @@ impl Ca {
                 }
                 Err(cause) => {
                     tracing::error!(%cause, "a token was not served");
-                    records.push(
-                        record("jwt_failed", &token, &audiences, entry.as_ref())
-                            .with("cause", cause.clone()),
-                    );
+                    records.push(intent.of("jwt_failed").with("cause", &cause));
                     issued.push(Err(IssueError::Unavailable(format!(
                         "signing failed: {cause}"
                     ))));
@@ -357,6 +361,14 @@ impl Ca {
             .with("what", what)
             .with("cause", cause.to_string());
         Ok(self.journal.append(vec![record]).await?)
+    }
+}
+
+/// A long batch lets other callers of this processor have their turn.
+pub(crate) async fn let_others(place: usize) {
+    const TURN: usize = 32;
+    if place % TURN == TURN - 1 {
+        tokio::task::yield_now().await;
     }
 }
 

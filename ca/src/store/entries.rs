@@ -1,11 +1,12 @@
 //! Rows of registration entries.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Row as _, Sqlite, Transaction};
 
 use super::{StoreError, column};
 use crate::clock::{from_unix_seconds, unix_seconds};
@@ -13,42 +14,52 @@ use crate::entry::Entry;
 
 const WHAT: &str = "entry";
 
-/// Adds the entry, or replaces the one with its ID.
+/// Rows of one statement: each statement is a way to the database's own thread and back.
+const ROWS: usize = 100;
+const COLUMNS: &str = "id, spiffe_id, parent_id, selectors, x509_ttl, jwt_ttl, dns_names, federates_with, hint, admin, \
+                       downstream, store_svid, expires_at, revision_number, created_at, revision";
+const ROW: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const REPLACE: &str = "ON CONFLICT (id) DO UPDATE SET spiffe_id = excluded.spiffe_id, parent_id = excluded.parent_id, \
+                       selectors = excluded.selectors, x509_ttl = excluded.x509_ttl, jwt_ttl = excluded.jwt_ttl, \
+                       dns_names = excluded.dns_names, federates_with = excluded.federates_with, hint = excluded.hint, \
+                       admin = excluded.admin, downstream = excluded.downstream, store_svid = excluded.store_svid, \
+                       expires_at = excluded.expires_at, revision_number = excluded.revision_number, \
+                       revision = excluded.revision";
+
+/// Adds entries, in order, or replaces those with their IDs.
 pub(crate) async fn put(
     transaction: &mut Transaction<'_, Sqlite>,
-    entry: &Entry,
+    entries: &[Arc<Entry>],
     revision: u64,
 ) -> Result<(), StoreError> {
     let seconds =
         |ttl: Option<Duration>| ttl.map(|ttl| i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-    sqlx::query(
-        "INSERT INTO entries (id, spiffe_id, parent_id, selectors, x509_ttl, jwt_ttl, dns_names, federates_with, hint, \
-         admin, downstream, store_svid, expires_at, revision_number, created_at, revision) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-         ON CONFLICT (id) DO UPDATE SET spiffe_id = excluded.spiffe_id, parent_id = excluded.parent_id, \
-         selectors = excluded.selectors, x509_ttl = excluded.x509_ttl, jwt_ttl = excluded.jwt_ttl, \
-         dns_names = excluded.dns_names, federates_with = excluded.federates_with, hint = excluded.hint, \
-         admin = excluded.admin, downstream = excluded.downstream, store_svid = excluded.store_svid, \
-         expires_at = excluded.expires_at, revision_number = excluded.revision_number, revision = excluded.revision",
-    )
-    .bind(entry.id.as_str())
-    .bind(entry.spiffe_id.as_str())
-    .bind(entry.parent_id.as_str())
-    .bind(list(&entry.selectors))
-    .bind(seconds(entry.x509_ttl))
-    .bind(seconds(entry.jwt_ttl))
-    .bind(list(&entry.dns_names))
-    .bind(list(&entry.federates_with))
-    .bind(entry.hint.as_str())
-    .bind(entry.admin)
-    .bind(entry.downstream)
-    .bind(entry.store_svid)
-    .bind(entry.expires_at.map(unix_seconds))
-    .bind(entry.revision_number)
-    .bind(unix_seconds(entry.created_at))
-    .bind(i64::try_from(revision).unwrap_or(i64::MAX))
-    .execute(&mut **transaction)
-    .await?;
+    for rows in entries.chunks(ROWS) {
+        let values = vec![ROW; rows.len()].join(", ");
+        let text = format!("INSERT INTO entries ({COLUMNS}) VALUES {values} {REPLACE}");
+        // Made of the constants above; every value is bound. The two usual lengths are kept prepared.
+        let mut query = sqlx::query(AssertSqlSafe(text)).persistent(matches!(rows.len(), 1 | ROWS));
+        for entry in rows {
+            query = query
+                .bind(entry.id.as_str())
+                .bind(entry.spiffe_id.as_str())
+                .bind(entry.parent_id.as_str())
+                .bind(list(&entry.selectors))
+                .bind(seconds(entry.x509_ttl))
+                .bind(seconds(entry.jwt_ttl))
+                .bind(list(&entry.dns_names))
+                .bind(list(&entry.federates_with))
+                .bind(entry.hint.as_str())
+                .bind(entry.admin)
+                .bind(entry.downstream)
+                .bind(entry.store_svid)
+                .bind(entry.expires_at.map(unix_seconds))
+                .bind(entry.revision_number)
+                .bind(unix_seconds(entry.created_at))
+                .bind(i64::try_from(revision).unwrap_or(i64::MAX));
+        }
+        query.execute(&mut **transaction).await?;
+    }
     Ok(())
 }
 

@@ -3,8 +3,6 @@
 //! Every certificate that was signed here is read again and checked before anybody gets it, and so is
 //! every certificate that others hand us as an authority.
 
-use std::collections::BTreeSet;
-
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
@@ -137,14 +135,10 @@ pub fn leaf(certificate: &[u8], prepared: &Prepared, issuer: Issuer<'_>) -> Resu
 }
 
 fn serial_is(parsed: &X509Certificate<'_>, serial: &[u8; 16]) -> bool {
-    let without_zeros = |bytes: &[u8]| -> Vec<u8> {
-        bytes
-            .iter()
-            .copied()
-            .skip_while(|byte| *byte == 0)
-            .collect()
-    };
-    without_zeros(parsed.raw_serial()) == without_zeros(serial)
+    fn without_zeros(bytes: &[u8]) -> impl Iterator<Item = &u8> {
+        bytes.iter().skip_while(|byte| **byte == 0)
+    }
+    without_zeros(parsed.raw_serial()).eq(without_zeros(serial))
 }
 
 /// Checks that a certificate from anywhere is a leaf as X509-SVID wants it, and says whose.
@@ -254,11 +248,10 @@ fn general_clauses(parsed: &X509Certificate<'_>) -> Vec<Refusal> {
     if serial.len() > 20 || is_negative || serial.iter().all(|byte| *byte == 0) {
         refusals.push(Refusal::Serial);
     }
-    let ids: BTreeSet<String> = parsed
-        .extensions()
-        .iter()
-        .map(|extension| extension.oid.to_id_string())
-        .collect();
+    let extensions = parsed.extensions().iter();
+    let mut ids: Vec<&[u8]> = extensions.map(|one| one.oid.as_bytes()).collect();
+    ids.sort_unstable();
+    ids.dedup();
     if ids.len() != parsed.extensions().len() {
         refusals.push(Refusal::RepeatedExtension);
     }

@@ -64,10 +64,23 @@ impl ProvenKey {
     /// # Errors
     /// When it is too long or malformed, its key is none that SVIDs have, or the signature is wrong.
     pub fn from_csr(csr: &[u8]) -> Result<Self, CsrError> {
+        Self::from_parsed(&parse(csr)?)
+    }
+
+    /// The same, and the names that the CSR asks for: read once.
+    ///
+    /// # Errors
+    /// As [`ProvenKey::from_csr`].
+    pub fn with_names(csr: &[u8]) -> Result<(Self, RequestedNames), CsrError> {
         let parsed = parse(csr)?;
+        let key = Self::from_parsed(&parsed)?;
+        Ok((key, RequestedNames::from_parsed(&parsed)))
+    }
+
+    fn from_parsed(parsed: &X509CertificationRequest<'_>) -> Result<Self, CsrError> {
         let info = &parsed.certification_request_info;
         let key = Self::from_spki_parsed(&info.subject_pki)?;
-        let scheme = scheme(&parsed, &key)?;
+        let scheme = scheme(parsed, &key)?;
         UnparsedPublicKey::new(scheme, &key.bits)
             .verify(info.raw, &parsed.signature_value.data)
             .map_err(|_| CsrError::Signature)?;
@@ -148,7 +161,10 @@ impl RequestedNames {
     /// # Errors
     /// When it is no CSR.
     pub fn from_csr(csr: &[u8]) -> Result<Self, CsrError> {
-        let parsed = parse(csr)?;
+        Ok(Self::from_parsed(&parse(csr)?))
+    }
+
+    fn from_parsed(parsed: &X509CertificationRequest<'_>) -> Self {
         let mut names = Self::default();
         for extension in parsed.requested_extensions().into_iter().flatten() {
             let ParsedExtension::SubjectAlternativeName(alternatives) = extension else {
@@ -162,7 +178,7 @@ impl RequestedNames {
                 }
             }
         }
-        Ok(names)
+        names
     }
 }
 
