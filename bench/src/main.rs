@@ -1,11 +1,13 @@
-//! Side by side: `portcullis authz serve` and servers that decide nothing, under the same load.
+//! Our servers measured: `portcullis ca serve` by what is wanted of it; side by side, `portcullis authz serve` and servers that decide nothing, under the same load.
 //!
 //! ```text
+//! portcullis-bench ca        -> starts `portcullis ca serve`, drives it through its sockets, compares with what is wanted
 //! portcullis-bench serving   -> starts each contender as a process, drives it, prints the ratios
 //! portcullis-bench null-grpc -> a tonic server that decodes every CheckRequest and allows it
 //! portcullis-bench null-http -> an axum server that answers 200
 //! ```
 
+mod ca;
 mod contender;
 mod grpc;
 mod http1;
@@ -15,10 +17,11 @@ mod policies;
 mod report;
 mod serving;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 
 /// The allocator of the `portcullis` binary, so that the contenders differ in what they do alone.
@@ -37,6 +40,8 @@ struct Arguments {
 enum Command {
     /// Throughput, latency and memory of `authz serve`, against servers that decide nothing
     Serving(Serving),
+    /// Identities, issuing, entries and streams of `ca serve`, against what is wanted of it
+    Ca(ca::Options),
     /// Serves gRPC Check: decodes the request and allows it
     #[command(hide = true)]
     NullGrpc,
@@ -70,8 +75,45 @@ struct Serving {
 
 impl Serving {
     fn length(&self) -> Duration {
-        Duration::try_from_secs_f64(self.seconds.max(0.1)).unwrap_or(Duration::from_secs(5))
+        length(self.seconds)
     }
+}
+
+/// How long a measurement takes.
+fn length(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.1)).unwrap_or(Duration::from_secs(5))
+}
+
+/// Thousands of connections are as many files, here and in the contenders. Root may have more than it was given.
+fn more_files() -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let many = Rlimit {
+        current: Some(1 << 18),
+        maximum: Some(1 << 18),
+    };
+    if setrlimit(Resource::Nofile, many).is_ok() {
+        return Ok(());
+    }
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("cannot raise the number of open files")
+}
+
+/// The `portcullis` executable that was named, or the one beside this executable.
+fn executable(named: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
+    let path = match named {
+        Some(path) => path.clone(),
+        None => {
+            let own = std::env::current_exe()?;
+            own.parent().unwrap_or(Path::new("")).join("portcullis")
+        }
+    };
+    ensure!(
+        path.is_file(),
+        "there is no `{}`; build it with `cargo build --release -p portcullis`, or name it by `--portcullis`",
+        path.display()
+    );
+    Ok(path)
 }
 
 fn main() -> ExitCode {
@@ -82,6 +124,7 @@ fn main() -> ExitCode {
         runtime.block_on(async {
             match Arguments::parse().command {
                 Command::Serving(options) => serving::run(&options).await,
+                Command::Ca(options) => ca::run(&options).await,
                 Command::NullGrpc => null::grpc().await,
                 Command::NullHttp => null::http().await,
             }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use tempfile::TempDir;
 
 use crate::Serving;
@@ -33,7 +33,7 @@ struct Entry {
 
 /// Measures and prints.
 pub async fn run(options: &Serving) -> anyhow::Result<()> {
-    more_files()?;
+    crate::more_files()?;
     let executable = executable(options)?;
     let mut servers = vec![Contender::null("null-grpc")?, Contender::null("null-http")?];
     let mut grpc_rows = vec![entry("null tonic server", 0, 0, Requests::Fresh)];
@@ -201,30 +201,10 @@ where
     Ok(())
 }
 
-/// Thousands of connections are as many files, here and in the contenders.
-fn more_files() -> anyhow::Result<()> {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).context("cannot raise the number of open files")
-}
-
 /// `None` where it is not to be measured.
 fn executable(options: &Serving) -> anyhow::Result<Option<PathBuf>> {
     if options.null_only {
         return Ok(None);
     }
-    let path = match &options.portcullis {
-        Some(path) => path.clone(),
-        None => {
-            let own = std::env::current_exe()?;
-            own.parent().unwrap_or(Path::new("")).join("portcullis")
-        }
-    };
-    ensure!(
-        path.is_file(),
-        "there is no `{}`; build it with `cargo build --release -p portcullis`, or name it by `--portcullis`",
-        path.display()
-    );
-    Ok(Some(path))
+    crate::executable(options.portcullis.as_ref()).map(Some)
 }
