@@ -5,6 +5,7 @@
 //! the chain. [`Journal::append`] returns once its records are on disk; records of callers that wait at
 //! the same time share one `fsync`.
 
+mod past;
 pub mod read;
 mod stats;
 
@@ -21,6 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use stats::Stats;
 
+pub use self::past::Past;
+use self::past::Verification;
 use crate::clock::Clock;
 use crate::x509::certificate::hex;
 
@@ -122,6 +125,7 @@ pub struct Journal {
     queue: mpsc::Sender<Request>,
     path: Arc<Path>,
     stats: Arc<Stats>,
+    verification: Verification,
 }
 
 #[derive(Debug)]
@@ -176,6 +180,7 @@ impl Journal {
         File::open(folder)
             .and_then(|folder| folder.sync_all())
             .map_err(failed)?;
+        let verification = Verification::start(path, end).map_err(failed)?;
         let (queue, requests) = mpsc::channel(QUEUE);
         let stats = Arc::new(Stats::default());
         let writer = Writer {
@@ -194,7 +199,14 @@ impl Journal {
             queue,
             path: path.into(),
             stats,
+            verification,
         })
+    }
+
+    /// What is known of the records that were there at the start: all of them are verified, beside everything else.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        self.verification.past()
     }
 
     /// Appends records, in order and together. They are on disk when this returns.

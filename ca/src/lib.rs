@@ -36,6 +36,7 @@ pub mod selector;
 pub mod server;
 pub mod spiffe_id;
 pub mod store;
+pub mod template;
 pub mod trust_domain;
 pub mod web;
 pub mod wire;

@@ -117,7 +117,10 @@ pub enum Command {
     )]
     Dev(DevArgs),
     /// A service of `dev`'s example
-    #[command(hide = true)]
+    #[command(
+        hide = true,
+        after_help = "Example:\n  portcullis dev-service --name frontend --socket portcullis-dev/ca/workload.sock"
+    )]
     DevService(DevServiceArgs),
     /// Print a completion script for a shell
     #[command(

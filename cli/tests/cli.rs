@@ -36,5 +36,7 @@ mod storage;
 mod supervised;
 #[path = "cli/svid.rs"]
 mod svid;
+#[path = "cli/templates.rs"]
+mod templates;
 #[path = "cli/usage.rs"]
 mod usage;

@@ -10,6 +10,7 @@ use crate::ca::{Ca, rotation_times};
 use crate::clock::unix_seconds;
 use crate::federation::{EndpointProfile, Relationship};
 use crate::identities::Identities as _;
+use crate::observe::health::alarms;
 use crate::proto::status as api;
 use crate::store::AuthorityState;
 
@@ -47,6 +48,7 @@ impl api::status_server::Status for Admin {
                 let known = ca.registry().federations();
                 known.values().map(|one| to_federation(ca, one)).collect()
             },
+            alarms: alarms(ca),
         }))
     }
 }

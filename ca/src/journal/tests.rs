@@ -139,3 +139,50 @@ async fn a_disk_that_takes_nothing_refuses_and_says_so() {
     };
     assert!(!error.to_string().is_empty());
 }
+
+/// What the journal at `path` knows of its past, once it knows.
+fn past_of(path: &Path) -> Past {
+    let journal = open(path);
+    for _ in 0..1000 {
+        match journal.past() {
+            Past::Unknown => std::thread::sleep(std::time::Duration::from_millis(5)),
+            known => return known,
+        }
+    }
+    panic!("it never knows");
+}
+
+#[tokio::test]
+async fn damage_further_back_is_found_beside_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = path_in(folder.path());
+    three_records(&path).await;
+    assert_eq!(past_of(&path), Past::Whole(3));
+    assert_eq!(Past::Whole(3).alarm(), None);
+    let whole = fs::read_to_string(&path).unwrap();
+    // A record changed, one removed, one put in the place of another: the last line is as it was.
+    let lines: Vec<&str> = whole.lines().collect();
+    let [first, second, third] = lines[..] else {
+        panic!("{whole}");
+    };
+    let changed = second.replace("quoted", "forged");
+    for (text, found) in [
+        (
+            format!("{first}\n{changed}\n{third}\n"),
+            "line 2: its content",
+        ),
+        (format!("{first}\n{third}\n"), "line 2: record 3"),
+        (format!("{second}\n{first}\n{third}\n"), "line 1: record 2"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let past = past_of(&path);
+        let alarm = past.alarm().unwrap();
+        assert!(alarm.contains(found), "{found}: {alarm}");
+        assert!(alarm.contains("portcullis ca audit verify"), "{alarm}");
+        // What happens from here on is recorded all the same.
+        open(&path)
+            .append(vec![Record::new("later")])
+            .await
+            .unwrap();
+    }
+}

@@ -37,12 +37,19 @@ pub fn reasons(ca: &Ca) -> Vec<String> {
     reasons
 }
 
+/// What an operator has to look at, while everything works.
+#[must_use]
+pub fn alarms(ca: &Ca) -> Vec<String> {
+    ca.journal().past().alarm().into_iter().collect()
+}
+
 /// What `/readyz` says: whether it is ready, and why not.
 pub(crate) fn ready(ca: &Ca) -> (bool, Value) {
     let reasons = reasons(ca);
     let page = json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
+        "alarms": alarms(ca),
         "trust_domain": ca.trust_domain().as_str(),
         "bundle_sequence": ca.bundle().sequence,
         "entries": ca.registry().index().len(),

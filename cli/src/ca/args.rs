@@ -121,14 +121,26 @@ pub struct CreateArgs {
     /// Where the server keeps its data.
     #[command(flatten)]
     pub data: DataArg,
-    /// Entries in YAML or JSON, `-` for standard input
+    /// Entries in YAML or JSON, `-` for standard input; or ClusterSPIFFEIDs with the Pods, Namespaces and Nodes that they
+    /// are rendered for. `--parent-id` may be a template then
     #[arg(
         short = 'f',
         long = "file",
         value_name = "FILE",
         conflicts_with_all = ["spiffe_id", "selector"]
     )]
-    pub file: Option<PathBuf>,
+    pub file: Vec<PathBuf>,
+    /// What templates find as `.ClusterName`
+    #[arg(long, value_name = "NAME", requires = "file")]
+    pub cluster_name: Option<String>,
+    /// What templates find as `.ClusterDomain`
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        default_value = "cluster.local",
+        requires = "file"
+    )]
+    pub cluster_domain: String,
     /// Identifier of the entry; without it a random one
     #[arg(long, value_name = "ID", conflicts_with = "file")]
     pub entry_id: Option<String>,

@@ -3,12 +3,15 @@
 mod apply;
 mod fields;
 mod print;
+mod template;
 
 use std::io::Write as _;
 
 use portcullis_ca::proto::spire::api::server::entry::v1 as api;
 use portcullis_ca::proto::spire::api::server::entry::v1::entry_client::EntryClient;
-use portcullis_ca::proto::types;
+use portcullis_ca::proto::status::status_client::StatusClient;
+use portcullis_ca::proto::{status, types};
+use portcullis_ca::template::{Cluster, Text};
 use tonic::transport::Channel;
 
 use super::args::{CreateArgs, EntryCommand, ListArgs, ShowArgs, UpdateArgs};
@@ -43,10 +46,25 @@ fn entries_of(channel: Channel) -> EntryClient<Channel> {
 }
 
 fn create(args: &CreateArgs, output: Output) -> anyhow::Result<Exit> {
-    if let Some(file) = &args.file {
-        let wanted = apply::read(file)?;
-        return client::with(&args.data, |channel| {
-            apply::apply(entries_of(channel), wanted, output)
+    if !args.file.is_empty() {
+        let mut wanted = apply::Wanted::default();
+        for file in &args.file {
+            apply::read(file, &mut wanted)?;
+        }
+        let parent = args.fields.parent_id.as_deref();
+        let parent = parent.filter(|_| !wanted.kubernetes.is_empty());
+        let parent = parent.map(Text::parse).transpose()?;
+        return client::with(&args.data, |channel| async move {
+            let mut entries = wanted.entries;
+            if !wanted.kubernetes.is_empty() {
+                let cluster = Cluster {
+                    trust_domain: trust_domain(channel.clone()).await?,
+                    name: args.cluster_name.clone(),
+                    domain: Some(args.cluster_domain.clone()),
+                };
+                entries.extend(wanted.kubernetes.render(&cluster, parent.as_ref())?);
+            }
+            apply::apply(entries_of(channel), entries, output).await
         });
     }
     let entry = fields::new_entry(args)?;
@@ -79,6 +97,13 @@ fn create(args: &CreateArgs, output: Output) -> anyhow::Result<Exit> {
         print::each(&created, output)?;
         Ok(exit)
     })
+}
+
+/// The server's trust domain.
+async fn trust_domain(channel: Channel) -> Result<String, tonic::Status> {
+    let request = status::GetStatusRequest {};
+    let status = StatusClient::new(channel).get_status(request).await?;
+    Ok(status.into_inner().trust_domain)
 }
 
 fn update(args: &UpdateArgs, output: Output) -> anyhow::Result<Exit> {

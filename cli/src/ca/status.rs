@@ -10,7 +10,7 @@ use super::args::DataArg;
 use super::client::{self, time};
 use crate::args::Output;
 use crate::exit::Exit;
-use crate::out;
+use crate::out::{self, BAD};
 
 /// Columns of an authority's timeline.
 const WIDTH: i64 = 40;
@@ -36,6 +36,9 @@ pub fn run(data: &DataArg, output: Output) -> anyhow::Result<Exit> {
 }
 
 fn human(out: &mut impl Write, status: &api::GetStatusResponse) -> io::Result<()> {
+    for alarm in &status.alarms {
+        writeln!(out, "{BAD}Alarm        : {alarm}{BAD:#}")?;
+    }
     writeln!(out, "Trust domain : {}", status.trust_domain)?;
     writeln!(
         out,
@@ -128,6 +131,7 @@ fn to_json(status: &api::GetStatusResponse) -> Value {
         "streams": status.streams,
         "streams_behind": status.streams_behind,
         "federated_bundles": status.federated_bundles,
+        "alarms": status.alarms,
         "authorities": status.authorities.iter().map(authority).collect::<Vec<_>>(),
     })
 }

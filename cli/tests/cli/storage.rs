@@ -181,3 +181,29 @@ fn a_folder_that_cannot_be_written_or_trusted_refuses_the_start() {
         "{refused:?}"
     );
 }
+
+#[test]
+fn a_journal_that_was_changed_further_back_is_an_alarm() {
+    let mut authority = Authority::start();
+    for id in ["a", "b"] {
+        authority.entry(id, &[]);
+    }
+    authority.restart(|_| {});
+    // Verified by now, or soon: whole.
+    assert!(!authority.ca(&["status"]).stdout.contains("Alarm"));
+    authority.restart(|folder| {
+        let journal = folder.join("ca/audit.jsonl");
+        let text = std::fs::read_to_string(&journal).unwrap();
+        let changed = text.replace("example.org/a\"", "example.org/z\"");
+        assert_ne!(text, changed);
+        std::fs::write(&journal, changed).unwrap();
+    });
+    until("the alarm is raised", || {
+        let status = authority.ca(&["status"]).stdout;
+        status.starts_with("Alarm        : the audit journal was damaged or changed")
+    });
+    // It serves: who wrote to the journal does not take everybody's identity away.
+    assert_eq!(authority.ca(&["entry", "list"]).code, 0);
+    assert_eq!(authority.svid("fetch", &[]).code, 0);
+    assert_eq!(authority.ca(&["audit", "verify"]).code, 2);
+}

@@ -20,18 +20,23 @@ impl Authority {
 
     pub fn with(files: &[(&str, &str)], arguments: &[&str]) -> Self {
         let folder = Folder::new(files);
-        let all = [&["ca", "serve", "--data", "ca"], arguments].concat();
-        let server = folder
-            .command(&all)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let server = serve(&folder, arguments);
         let authority = Self { folder, server };
-        until("the authority serves", || {
-            authority.ca(&["status"]).code == 0
-        });
+        authority.wait();
         authority
+    }
+
+    /// Stops it, does something to its files, and starts it again.
+    pub fn restart(&mut self, between: impl FnOnce(&Path)) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        between(self.folder.path());
+        self.server = serve(&self.folder, &[]);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        until("the authority serves", || self.ca(&["status"]).code == 0);
     }
 
     /// A verb of `ca` on its data folder.
@@ -65,6 +70,13 @@ impl Authority {
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+fn serve(folder: &Folder, arguments: &[&str]) -> Child {
+    let all = [&["ca", "serve", "--data", "ca"], arguments].concat();
+    let mut command = folder.command(&all);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
 }
 
 impl Drop for Authority {

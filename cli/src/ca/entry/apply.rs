@@ -15,6 +15,7 @@ use portcullis_policy::document::{Node, Value};
 use serde::Deserialize;
 use tonic::transport::Channel;
 
+use super::template::Kubernetes;
 use super::{fields, print};
 use crate::args::Output;
 use crate::ca::client;
@@ -79,11 +80,21 @@ enum FileTtl {
     Text(String),
 }
 
-/// Reads entries from a file, `-` for standard input: a list, `entries:` with a list, or one entry per YAML document.
+/// What files want there to be.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Entries as they stand.
+    pub entries: Vec<types::Entry>,
+    /// Entries to be made of pods.
+    pub kubernetes: Kubernetes,
+}
+
+/// Reads entries from a file, `-` for standard input: a list, `entries:` with a list, or one entry per YAML document;
+/// and documents of Kubernetes, told by their `apiVersion`.
 ///
 /// # Errors
 /// When it cannot be read, with the entry that is wrong.
-pub fn read(file: &Path) -> anyhow::Result<Vec<types::Entry>> {
+pub fn read(file: &Path, wanted: &mut Wanted) -> anyhow::Result<()> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
     let read = match name.as_str() {
@@ -95,9 +106,19 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<types::Entry>> {
     if bytes.len() as u64 > MAX_FILE {
         bail!("`{name}` has more than 64 MiB");
     }
-    let trees: Vec<serde_json::Value> = match serde_json::from_slice(&bytes) {
-        Ok(tree) => vec![tree],
-        Err(_) => yaml(&name, bytes)?,
+    let trees = match serde_json::from_slice::<serde_json::Value>(&bytes) {
+        Ok(tree) if tree.get("apiVersion").is_none() => vec![tree],
+        _ => {
+            let mut trees = Vec::new();
+            for document in yaml(&name, bytes)? {
+                if document.get("apiVersion").is_some() {
+                    wanted.kubernetes.read(&name, &document)?;
+                } else {
+                    trees.push(json(&document));
+                }
+            }
+            trees
+        }
     };
     let mut items = Vec::new();
     for tree in trees {
@@ -118,11 +139,13 @@ pub fn read(file: &Path) -> anyhow::Result<Vec<types::Entry>> {
         read.and_then(entry)
             .with_context(|| format!("`{name}`, entry {}", index + 1))
     });
-    entries.collect()
+    let entries: Vec<types::Entry> = entries.collect::<anyhow::Result<_>>()?;
+    wanted.entries.extend(entries);
+    Ok(())
 }
 
-/// YAML documents as JSON trees.
-fn yaml(name: &str, bytes: Vec<u8>) -> anyhow::Result<Vec<serde_json::Value>> {
+/// YAML documents, and JSON ones, with the places of everything in them.
+fn yaml(name: &str, bytes: Vec<u8>) -> anyhow::Result<Vec<Node>> {
     let source = SourceText {
         file: name.into(),
         bytes: bytes.into(),
@@ -134,10 +157,11 @@ fn yaml(name: &str, bytes: Vec<u8>) -> anyhow::Result<Vec<serde_json::Value>> {
         });
         anyhow::anyhow!("`{name}`: {text}")
     })?;
-    Ok(documents.iter().map(json).collect())
+    Ok(documents)
 }
 
-fn json(node: &Node) -> serde_json::Value {
+/// A tree without its places.
+pub fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(flag, _) => (*flag).into(),
