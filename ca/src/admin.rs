@@ -10,6 +10,7 @@ pub mod convert;
 mod entry;
 mod filter;
 pub mod local_authority;
+mod revocation;
 mod status;
 mod svid;
 mod trust_domain;
@@ -31,6 +32,7 @@ use crate::proto::spire::api::server::entry::v1::entry_server::EntryServer;
 use crate::proto::spire::api::server::localauthority::v1::local_authority_server::LocalAuthorityServer;
 use crate::proto::spire::api::server::svid::v1::svid_server::SvidServer;
 use crate::proto::spire::api::server::trustdomain::v1::trust_domain_server::TrustDomainServer;
+use crate::proto::status::revocation_server::RevocationServer;
 use crate::proto::status::status_server::StatusServer;
 use crate::wire::{Limits, ServeError, Session, Socket};
 
@@ -168,6 +170,7 @@ impl AdminServer {
             .add_service(service!(LocalAuthorityServer))
             .add_service(service!(TrustDomainServer))
             .add_service(service!(StatusServer))
+            .add_service(service!(RevocationServer))
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(self.socket.accept(LIMITS), async {

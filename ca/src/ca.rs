@@ -1,6 +1,7 @@
 //! The certificate authority itself: everything that is behind the sockets, wired together.
 
 mod issue;
+mod revocation;
 mod rotation;
 mod schedule;
 mod serve;
@@ -33,8 +34,10 @@ use crate::x509::profile::X509Profile;
 
 pub(crate) use issue::let_others;
 pub use issue::{IssuedJwt, IssuedX509, JwtRequest, Requester, X509Request};
+pub use revocation::{LIST_LIFE, RevocationError};
 pub use schedule::{RotationTimes, Tick, rotation_times};
 
+use revocation::Revocations;
 use svids::SvidCache;
 
 /// Where the private keys of authorities are.
@@ -80,6 +83,8 @@ pub struct Options {
     pub propagation: Duration,
     /// Authorities that hosts of federated bundle endpoints (https_web) are verified with, beside the platform's; PEM.
     pub federation_roots: Option<PathBuf>,
+    /// How long a revocation list is good for; `None`: there are none.
+    pub revocation: Option<Duration>,
     /// No federated bundle is fetched more often than this.
     pub federation_interval: Duration,
     /// Certificate (chain) and key of the upstream authority, PEM files.
@@ -107,6 +112,7 @@ impl Options {
             jwt_issuer: None,
             propagation: Duration::ZERO,
             federation_roots: None,
+            revocation: None,
             federation_interval: Duration::from_secs(30),
             upstream: None,
         }
@@ -171,6 +177,7 @@ pub struct Ca {
     x509_profile: X509Profile,
     jwt_profile: JwtProfile,
     svids: SvidCache,
+    revocations: Revocations,
     changes: watch::Sender<u64>,
     deliveries: Deliveries,
     refresher: Refresher,
@@ -213,6 +220,7 @@ impl Ca {
         )
         .await?;
         let trust_domain = options.trust_domain.clone();
+        let revocations = Revocations::load(&store).await?;
         let ca = Self {
             x509_profile: X509Profile::new(
                 trust_domain.clone(),
@@ -242,6 +250,7 @@ impl Ca {
             upstream,
             changing: Mutex::new(()),
             svids: SvidCache::default(),
+            revocations,
             changes,
             deliveries: Deliveries::default(),
             refresher,
@@ -250,6 +259,7 @@ impl Ca {
         };
         ca.load_authorities().await?;
         ca.ensure_active().await?;
+        ca.renew_lists().await?;
         let started = Record::new("ca_started").with("trust_domain", trust_domain.as_str());
         ca.journal.append(vec![started]).await?;
         Ok(ca)
@@ -278,7 +288,11 @@ impl Ca {
     }
 
     fn load_key(&self, row: &AuthorityRow) -> Result<Option<Arc<dyn SigningKey>>, OpenError> {
-        let may_sign = matches!(row.state, AuthorityState::Prepared | AuthorityState::Active);
+        let may_sign = match row.state {
+            AuthorityState::Prepared | AuthorityState::Active => true,
+            AuthorityState::Old => self.signs_lists(row.kind),
+            AuthorityState::Tainted | AuthorityState::Revoked => false,
+        };
         let Some(keys) = self.keys.as_ref().filter(|_| may_sign) else {
             return Ok(None);
         };
@@ -389,6 +403,11 @@ impl Ca {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
         self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// True where an authority that issues no more still has to tell what it revoked.
+    fn signs_lists(&self, kind: AuthorityKind) -> bool {
+        self.options.revocation.is_some() && kind == AuthorityKind::X509
     }
 
     fn new_key(&self, algorithm: KeyAlgorithm) -> Result<Arc<MemoryKey>, KeyError> {

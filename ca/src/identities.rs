@@ -135,6 +135,8 @@ pub struct BundlesContext {
     pub bundle: Arc<Bundle>,
     /// Bundles of the trust domains that the caller's entries federate with, by name.
     pub federated: Vec<Arc<Bundle>>,
+    /// Revocation lists, DER; empty while revocation is off.
+    pub crls: Vec<Bytes>,
 }
 
 /// An X.509-SVID with its private key.

@@ -14,8 +14,10 @@ mod authorities;
 pub(crate) mod bundles;
 pub(crate) mod entries;
 pub(crate) mod federations;
+mod revocations;
 
 pub use authorities::{AuthorityKind, AuthorityRow, AuthorityState};
+pub use revocations::{RevocationListRow, RevocationRow};
 
 /// Name of the database in the data folder.
 pub const FILE_NAME: &str = "ca.sqlite";
@@ -264,9 +266,11 @@ fn migrator() -> Migrator {
     };
     let first = include_str!("../migrations/1_first.sql");
     let federation = include_str!("../migrations/2_federation.sql");
+    let revocation = include_str!("../migrations/3_revocation.sql");
     Migrator::with_migrations(vec![
         migration(1, "first", first),
         migration(2, "federation", federation),
+        migration(3, "revocation", revocation),
     ])
 }
 

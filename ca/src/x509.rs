@@ -3,5 +3,6 @@
 pub mod certificate;
 pub mod chain;
 pub mod conform;
+pub mod crl;
 pub mod csr;
 pub mod profile;

@@ -5,7 +5,12 @@ mod audit;
 mod authority;
 pub mod bundle;
 pub mod client;
+<<<<<<< HEAD
 pub mod entry;
+=======
+mod crl;
+mod entry;
+>>>>>>> 53c5b08 (Revoke single X.509-SVIDs: lists of every authority, given to workloads at once)
 mod federation;
 mod init;
 pub mod options;
@@ -37,6 +42,7 @@ pub fn run(command: CaCommand, global: &GlobalArgs) -> anyhow::Result<Exit> {
         CaCommand::Authority(command) => authority::run(command, global.output),
         CaCommand::Bundle(command) => bundle::run(command, global.output),
         CaCommand::Federation(command) => federation::run(command, global.output),
+        CaCommand::Crl(command) => crl::run(command, global.output),
         CaCommand::Audit(command) => audit::run(command, global.output),
     }
 }

@@ -101,6 +101,11 @@ fn seeing_identities_issued() {
 }
 
 #[test]
+fn revoking_an_identity() {
+    check("docs/tasks/revocation.md", &[]);
+}
+
+#[test]
 fn trusting_another_trust_domain() {
     check("docs/tasks/federation.md", &[]);
 }
@@ -142,7 +147,11 @@ fn every_page_is_run() {
             "observe.md",
             "production.md",
             "proxies.md",
+<<<<<<< HEAD
             "rust.md",
+=======
+            "revocation.md",
+>>>>>>> 53c5b08 (Revoke single X.509-SVIDs: lists of every authority, given to workloads at once)
             "tokens.md"
         ]
     );
@@ -311,6 +320,7 @@ impl Page {
         let address = format!("127.0.0.1:{port}");
         // A certificate authority without an address has its sockets in its data folder.
         let data = command.strip_prefix("portcullis ca serve --data ");
+        let data = data.and_then(|rest| rest.split(' ').next());
         let socket = data.map(|data| self.folder.join(data).join("workload.sock"));
         daemon
             .wait_until(LIMIT, || match &socket {

@@ -59,7 +59,7 @@ impl Ca {
                 .with("waited", false);
             let mut authorities = Vec::new();
             if let Some(active) = set.active(kind) {
-                authorities.push(retired(active, now));
+                authorities.push(self.retired(active, now));
             }
             authorities.push(next);
             let plan = Plan {
@@ -184,7 +184,7 @@ impl Ca {
             .with("streams_behind", self.deliveries.behind(next.row.published));
         let mut authorities = Vec::new();
         if let Some(active) = self.authorities().active(kind) {
-            authorities.push(retired(active, now));
+            authorities.push(self.retired(active, now));
         }
         authorities.push(next);
         self.carry_out(Plan {
@@ -236,6 +236,7 @@ impl Ca {
             AuthorityState::Tainted => return Err(state(&found, "it is tainted already")),
             AuthorityState::Revoked => return Err(state(&found, "there is nothing left to taint")),
         }
+        self.close_list(&found).await?;
         // As it is after an activation.
         let mut tainted = Authority::clone(&*self.find(kind, id)?);
         tainted.row.state = AuthorityState::Tainted;
@@ -438,7 +439,23 @@ impl Ca {
         fail::point("read back");
         self.swap(authorities, sequence);
         fail::point("published");
+        drop(writer);
+        // Before it signs, an authority has a list; one that cannot be had now is tried again by the clock.
+        if let Err(error) = self.renew_lists().await {
+            tracing::error!(%error, "a revocation list could not be renewed");
+        }
         Ok(())
+    }
+
+    /// It signs no more SVIDs.
+    fn retired(&self, active: &Authority, now: SystemTime) -> Authority {
+        let mut old = active.clone();
+        if !self.signs_lists(active.row.kind) {
+            old.key = None;
+        }
+        old.row.state = AuthorityState::Old;
+        old.row.retired_at = Some(now);
+        old
     }
 
     /// A key file that stays behind signs nothing: its authority is not in the bundle.
@@ -458,14 +475,6 @@ fn prepared(authority: &Authority) -> Result<&Authority, AuthorityError> {
             "only a prepared authority can be activated",
         )),
     }
-}
-
-fn retired(active: &Authority, now: SystemTime) -> Authority {
-    let mut old = active.clone();
-    old.key = None;
-    old.row.state = AuthorityState::Old;
-    old.row.retired_at = Some(now);
-    old
 }
 
 fn state(authority: &Authority, hint: &'static str) -> AuthorityError {

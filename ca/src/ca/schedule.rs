@@ -63,6 +63,7 @@ impl Ca {
             .prune()
             .await
             .map_err(|error| AuthorityError::Store(error.to_string()))?;
+        self.renew_lists().await?;
         let mut done = Tick::default();
         for kind in KINDS {
             let set = self.authorities();

@@ -63,12 +63,16 @@ impl Identities for Ca {
             svids.push(cached.svid(entry.hint.is_empty() || hints.insert(&entry.hint)));
             renew_at = renew_at.min(cached.renew_at);
         }
-        let BundlesContext { bundle, federated } = self.visible(&entries);
+        let BundlesContext {
+            bundle,
+            federated,
+            crls,
+        } = self.visible(&entries);
         Ok(X509Context {
             svids,
             bundle,
             federated,
-            crls: Vec::new(),
+            crls,
             renew_at: registry::serve_until(&entries).map_or(renew_at, |end| renew_at.min(end)),
         })
     }
@@ -135,7 +139,9 @@ impl Identities for Ca {
         token: &str,
     ) -> Result<ValidatedJwtSvid, IssueError> {
         let entries = self.matching(caller);
-        let BundlesContext { bundle, federated } = self.visible(&entries);
+        let BundlesContext {
+            bundle, federated, ..
+        } = self.visible(&entries);
         let validated = validate::token(token, audience, self.clock.now(), |trust_domain| {
             if trust_domain == self.trust_domain() {
                 return Some(&*bundle);
@@ -191,6 +197,7 @@ impl Ca {
         BundlesContext {
             bundle: self.bundle(),
             federated,
+            crls: self.revocation_lists(),
         }
     }
 
@@ -255,6 +262,7 @@ impl Ca {
     fn may_serve(&self, cached: &Cached, entry: &Entry) -> bool {
         cached.is_fresh(entry, self.clock.now(), self.options.backdate)
             && is_trusted(&self.authorities(), &cached.authority)
+            && !self.revocations.contains(cached.leaf())
     }
 
     /// When the SVID cache was last swept is nobody's business: sweeps it.

@@ -56,6 +56,15 @@ impl Cached {
             && now.checked_add(backdate).is_none_or(|now| now >= self.issued_at)
     }
 
+    /// Its certificate, DER.
+    pub(super) fn leaf(&self) -> &[u8] {
+        self.svid
+            .chain
+            .first()
+            .map(|leaf| &**leaf)
+            .unwrap_or_default()
+    }
+
     /// The SVID, with its hint or without.
     pub(super) fn svid(&self, with_hint: bool) -> Arc<X509Svid> {
         if with_hint || self.svid.hint.is_empty() {

@@ -12,6 +12,7 @@ mod clocks;
 mod crash;
 mod crypto;
 mod life;
+mod revocation;
 mod speed;
 
 /// A clock that stands where a test put it.

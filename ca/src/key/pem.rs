@@ -166,6 +166,12 @@ pub fn certificate_text(certificate: &[u8]) -> String {
     block_text("CERTIFICATE", certificate)
 }
 
+/// A revocation list, DER, as PEM.
+#[must_use]
+pub fn crl_text(list: &[u8]) -> String {
+    block_text("X509 CRL", list)
+}
+
 /// A private key (PKCS#8) as PEM.
 #[must_use]
 pub fn private_key_text(pkcs8: &[u8]) -> Zeroizing<String> {

@@ -105,12 +105,13 @@ impl Question for X509Bundles {
     }
 
     fn is_same(before: &BundlesContext, now: &BundlesContext) -> bool {
-        same(before, now, |a, b| a.x509_authorities == b.x509_authorities)
+        before.crls == now.crls
+            && same(before, now, |a, b| a.x509_authorities == b.x509_authorities)
     }
 
     fn message(state: &BundlesContext) -> X509BundlesResponse {
         X509BundlesResponse {
-            crl: Vec::new(),
+            crl: state.crls.clone(),
             bundles: all(state).map(x509_entry).collect(),
         }
     }

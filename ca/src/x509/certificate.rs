@@ -195,7 +195,7 @@ impl KeyUsage {
     }
 }
 
-fn extension(id: &[u8], critical: bool, content: &[u8]) -> Vec<u8> {
+pub(super) fn extension(id: &[u8], critical: bool, content: &[u8]) -> Vec<u8> {
     let mut parts = vec![der::object_id(id)];
     if critical {
         parts.push(der::value(0x01, &[0xff]));
@@ -262,7 +262,7 @@ pub fn name(attributes: &[(Attribute, &str)]) -> Vec<u8> {
 }
 
 /// UTCTime through 2049, GeneralizedTime from 2050 (RFC 5280 §4.1.2.5).
-fn time(time: SystemTime) -> Vec<u8> {
+pub(super) fn time(time: SystemTime) -> Vec<u8> {
     let time = OffsetDateTime::from(time);
     let tail = format!(
         "{:02}{:02}{:02}{:02}{:02}Z",

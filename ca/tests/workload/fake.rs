@@ -253,6 +253,7 @@ impl Identities for Fake {
         Ok(BundlesContext {
             bundle: Arc::clone(&state.bundle),
             federated: state.federated.clone(),
+            crls: state.crls.clone(),
         })
     }
 

@@ -44,6 +44,12 @@ pub enum CaCommand {
         after_help = "Example:\n  portcullis ca federation list --data ca"
     )]
     Federation(FederationCommand),
+    /// Revoke single X.509-SVIDs before their end, show what is revoked
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis ca crl list --data ca"
+    )]
+    Crl(CrlCommand),
     /// Verify and read the audit journal
     #[command(
         subcommand,
@@ -451,6 +457,32 @@ pub enum RelationshipProfile {
     /// By its X.509-SVID.
     #[value(name = "https_spiffe")]
     HttpsSpiffe,
+}
+
+/// Verbs of `ca crl`.
+#[derive(Debug, Subcommand)]
+pub enum CrlCommand {
+    /// Revoke X.509-SVIDs: everybody on a stream gets the new list at once
+    #[command(
+        after_help = "Example:\n  portcullis ca crl revoke 4d1c77a05ba1c1a6cf1b4ff1a32b4b1d --reason key-compromise\n  portcullis ca crl revoke $(openssl x509 -in svid.pem -noout -serial)"
+    )]
+    Revoke {
+        /// Where the server keeps its data.
+        #[command(flatten)]
+        data: DataArg,
+        /// Why: unspecified, key-compromise, superseded, cessation-of-operation or privilege-withdrawn
+        #[arg(long, default_value = "unspecified", value_name = "REASON")]
+        reason: String,
+        /// Serial numbers, in hexadecimal digits
+        #[arg(value_name = "SERIAL", required = true)]
+        serials: Vec<String>,
+    },
+    /// List what is revoked and not yet over
+    #[command(after_help = "Example:\n  portcullis ca crl list")]
+    List(DataArg),
+    /// Print the newest revocation list of each authority, PEM
+    #[command(after_help = "Example:\n  portcullis ca crl show > crl.pem")]
+    Show(DataArg),
 }
 
 /// Verbs of `ca audit`.

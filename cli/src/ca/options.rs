@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use portcullis_ca::ca::{KeyStorage, Options};
+use portcullis_ca::ca::{KeyStorage, LIST_LIFE, Options};
 use portcullis_ca::key::disk::Secret;
 use portcullis_ca::observe::otlp;
 use portcullis_ca::store;
@@ -96,6 +96,7 @@ fn apply(options: &mut Options, ca: &CaConfig) -> anyhow::Result<()> {
         .refresh_hint
         .min(longest)
         .max(Duration::from_secs(1));
+    options.revocation = ca.revocation.then_some(LIST_LIFE);
     options.federation_roots = ca.federation_roots.clone();
     if let Some(interval) = ca.federation_interval {
         options.federation_interval = interval;

@@ -42,6 +42,8 @@ pub struct CaConfig {
     pub bundle_endpoint: Option<WebConfig>,
     /// `ca.oidc`.
     pub oidc: Option<WebConfig>,
+    /// `ca.revocation`.
+    pub revocation: bool,
     /// `ca.management.address`.
     pub management: Option<String>,
     /// `ca.federation.authorities`.
@@ -86,6 +88,7 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
             "bundle_endpoint" => {
                 ca.bundle_endpoint = Some(web(reader, node, "ca.bundle_endpoint", folder));
             }
+            "revocation" => ca.revocation = reader.boolean(node),
             "management" => {
                 for (name, node) in reader.fields(node, "ca.management") {
                     if name == "address" {

@@ -155,6 +155,12 @@ pub const KEYS: &[Key] = &[
         "Its private key, PEM, not encrypted",
     ),
     key(
+        "ca.revocation",
+        "boolean",
+        "`false`",
+        "Whether single X.509-SVIDs can be revoked: each X.509 authority then has a revocation list, which workloads get with their SVIDs and `ca crl` shows",
+    ),
+    key(
         "ca.management",
         "mapping",
         "none",
