@@ -40,6 +40,10 @@ pub use schedule::{RotationTimes, Tick, rotation_times};
 use revocation::Revocations;
 use svids::SvidCache;
 
+/// How often a data folder that another process holds is looked at again, and the rest in between.
+const LOCK_LOOKS: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Where the private keys of authorities are.
 #[derive(Clone)]
 pub enum KeyStorage {
@@ -194,7 +198,7 @@ impl Ca {
     /// # Errors
     /// When anything of it cannot be read, written or trusted.
     pub async fn open(options: Options, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let lock = lock(&options.data)?;
+        let lock = lock(&options.data).await?;
         let journal = Journal::open(&journal::path_in(&options.data), Arc::clone(&clock))?;
         let store = Arc::new(Store::open(&options.data.join(store::FILE_NAME)).await?);
         claim(&store, &options).await?;
@@ -417,7 +421,7 @@ impl Ca {
 
 /// Makes the folder, and locks it for this process. Its mode lets others through to the workload socket, and no further:
 /// what is in it has modes of its own.
-fn lock(data: &Path) -> Result<File, OpenError> {
+async fn lock(data: &Path) -> Result<File, OpenError> {
     let failed = |cause: std::io::Error| OpenError::Data {
         path: data.display().to_string(),
         cause: cause.to_string(),
@@ -433,10 +437,18 @@ fn lock(data: &Path) -> Result<File, OpenError> {
         .mode(0o600)
         .open(data.join("lock"))
         .map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(data.display().to_string())),
-        Err(fs::TryLockError::Error(cause)) => Err(failed(cause)),
+    // A moment: the one before may be about to end, or a program that it started about to begin.
+    let mut left = LOCK_LOOKS;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if left > 0 => left -= 1,
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(OpenError::Locked(data.display().to_string()));
+            }
+            Err(fs::TryLockError::Error(cause)) => return Err(failed(cause)),
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
 }
 
