@@ -48,6 +48,11 @@ pub enum AuthorityError {
         /// What was asked for.
         id: String,
     },
+    /// It is switched off.
+    #[error(
+        "there are no {0} authorities here: set `ca.experimental.wit_svid: true` in the configuration"
+    )]
+    Off(&'static str),
     /// It is in another state.
     #[error("authority `{id}` is {state}: {hint}")]
     State {

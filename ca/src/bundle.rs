@@ -23,6 +23,8 @@ pub struct Bundle {
     pub x509_authorities: Vec<X509Authority>,
     /// Keys that sign JWT-SVIDs.
     pub jwt_authorities: Vec<JwtAuthority>,
+    /// Keys that sign WIT-SVIDs; their `kid`s are none of the above (WIT-SVID §6.1).
+    pub wit_authorities: Vec<JwtAuthority>,
     /// Grows with every change of the content (§4.1.1).
     pub sequence: u64,
     /// How often those who poll it should look; `None` where nothing is said (§4.1.2).
@@ -38,7 +40,7 @@ pub struct X509Authority {
     pub tainted: bool,
 }
 
-/// One JWT key of a bundle.
+/// One key of a bundle that signs tokens: JWT-SVIDs or WIT-SVIDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtAuthority {
     /// `kid`, unique in the bundle.
@@ -59,6 +61,7 @@ impl Bundle {
             trust_domain,
             x509_authorities: Vec::new(),
             jwt_authorities: Vec::new(),
+            wit_authorities: Vec::new(),
             sequence: 0,
             refresh_hint: None,
         }
@@ -78,11 +81,25 @@ impl Bundle {
     /// The JWT authorities as a plain JWK set with `kid` and without `use`, as the Workload API wants them.
     #[must_use]
     pub fn jwks(&self) -> String {
-        let keys: Vec<serde_json::Value> = self
-            .jwt_authorities
-            .iter()
-            .map(|authority| authority.key.to_jwk(&authority.key_id).into())
-            .collect();
-        serde_json::json!({ "keys": keys }).to_string()
+        jwks(&self.jwt_authorities)
     }
+
+    /// The WIT authorities in the same form (Workload API §7.2.2).
+    #[must_use]
+    pub fn wit_jwks(&self) -> String {
+        jwks(&self.wit_authorities)
+    }
+
+    /// The keys that sign tokens, whatever kind of token.
+    pub(crate) fn token_authorities(&self) -> impl Iterator<Item = &JwtAuthority> {
+        self.jwt_authorities.iter().chain(&self.wit_authorities)
+    }
+}
+
+fn jwks(authorities: &[JwtAuthority]) -> String {
+    let keys: Vec<serde_json::Value> = authorities
+        .iter()
+        .map(|authority| authority.key.to_jwk(&authority.key_id).into())
+        .collect();
+    serde_json::json!({ "keys": keys }).to_string()
 }

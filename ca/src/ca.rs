@@ -6,6 +6,7 @@ mod rotation;
 mod schedule;
 mod serve;
 mod svids;
+mod wit;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -30,6 +31,7 @@ use crate::observe::Observer;
 use crate::registry::Registry;
 use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta, Store, StoreError};
 use crate::trust_domain::TrustDomain;
+use crate::wit_svid::WitProfile;
 use crate::x509::profile::X509Profile;
 
 pub(crate) use issue::let_others;
@@ -39,6 +41,7 @@ pub use schedule::{RotationTimes, Tick, rotation_times};
 
 use revocation::Revocations;
 use svids::SvidCache;
+use wit::WitCache;
 
 /// How often a data folder that another process holds is looked at again, and the rest in between.
 const LOCK_LOOKS: u32 = 10;
@@ -87,6 +90,8 @@ pub struct Options {
     pub propagation: Duration,
     /// Authorities that hosts of federated bundle endpoints (https_web) are verified with, beside the platform's; PEM.
     pub federation_roots: Option<PathBuf>,
+    /// Whether WIT-SVIDs are issued; the standard is not finished yet.
+    pub wit_svid: bool,
     /// How long a revocation list is good for; `None`: there are none.
     pub revocation: Option<Duration>,
     /// No federated bundle is fetched more often than this.
@@ -117,6 +122,7 @@ impl Options {
             propagation: Duration::ZERO,
             federation_roots: None,
             revocation: None,
+            wit_svid: false,
             federation_interval: Duration::from_secs(30),
             upstream: None,
         }
@@ -182,6 +188,8 @@ pub struct Ca {
     jwt_profile: JwtProfile,
     svids: SvidCache,
     revocations: Revocations,
+    wit_profile: WitProfile,
+    wits: WitCache,
     changes: watch::Sender<u64>,
     deliveries: Deliveries,
     refresher: Refresher,
@@ -226,6 +234,12 @@ impl Ca {
         let trust_domain = options.trust_domain.clone();
         let revocations = Revocations::load(&store).await?;
         let ca = Self {
+            wit_profile: WitProfile::new(
+                trust_domain.clone(),
+                options.x509_ttl,
+                options.max_x509_ttl,
+                options.backdate,
+            ),
             x509_profile: X509Profile::new(
                 trust_domain.clone(),
                 options.x509_ttl,
@@ -255,6 +269,7 @@ impl Ca {
             changing: Mutex::new(()),
             svids: SvidCache::default(),
             revocations,
+            wits: WitCache::default(),
             changes,
             deliveries: Deliveries::default(),
             refresher,
@@ -284,7 +299,7 @@ impl Ca {
             let key = self.load_key(&row)?;
             authorities.push(Arc::new(match row.kind {
                 AuthorityKind::X509 => authority::x509::from_row(row, key)?,
-                AuthorityKind::Jwt => authority::jwt::from_row(row, key),
+                AuthorityKind::Jwt | AuthorityKind::Wit => authority::jwt::from_row(row, key),
             }));
         }
         self.swap(authorities, sequence);
@@ -407,6 +422,14 @@ impl Ca {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
         self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// Kinds of authorities that there are here.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = AuthorityKind> + use<> {
+        let has_wit = self.options.wit_svid;
+        AuthorityKind::ALL
+            .into_iter()
+            .filter(move |kind| *kind != AuthorityKind::Wit || has_wit)
     }
 
     /// True where an authority that issues no more still has to tell what it revoked.

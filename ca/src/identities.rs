@@ -41,6 +41,25 @@ pub trait Identities: Send + Sync {
     /// [`IssueError::NoIdentity`] when no entry matches; [`IssueError::Unavailable`] when nothing can be signed or recorded now.
     async fn x509_context(&self, caller: &Caller) -> Result<X509Context, IssueError>;
 
+    /// True where WIT-SVIDs are switched on.
+    fn serves_wit(&self) -> bool {
+        false
+    }
+
+    /// WIT-SVIDs: one for each identity of the caller, or only the one asked for.
+    ///
+    /// # Errors
+    /// [`IssueError::NoIdentity`], [`IssueError::NotEntitled`], [`IssueError::Unavailable`].
+    async fn wit_context(
+        &self,
+        _: &Caller,
+        _: Option<&SpiffeId>,
+    ) -> Result<WitContext, IssueError> {
+        Err(IssueError::Unavailable(
+            "WIT-SVIDs are switched off".to_owned(),
+        ))
+    }
+
     /// Our bundle and those that the caller's entries federate with.
     ///
     /// # Errors
@@ -193,6 +212,39 @@ impl fmt::Debug for JwtSvid {
         f.debug_struct("JwtSvid")
             .field("spiffe_id", &self.spiffe_id)
             .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The WIT side of a caller's identities, all of it at one moment.
+#[derive(Clone, Debug)]
+pub struct WitContext {
+    /// At least one; the first is the default. Hints are unique: the oldest entry wins one.
+    pub svids: Vec<Arc<WitSvid>>,
+    /// Sequence of our own bundle.
+    pub sequence: u64,
+    /// When to ask again although nothing changed.
+    pub renew_at: Option<SystemTime>,
+}
+
+/// A WIT-SVID with the private key that it is bound to.
+#[derive(Clone)]
+pub struct WitSvid {
+    /// The identity.
+    pub spiffe_id: SpiffeId,
+    /// The token, JWS compact serialisation.
+    pub token: String,
+    /// The private key, a JWK.
+    pub key: Zeroizing<String>,
+    /// What it is meant for; may be empty.
+    pub hint: String,
+}
+
+/// Token and key stay out of logs.
+impl fmt::Debug for WitSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WitSvid")
+            .field("spiffe_id", &self.spiffe_id)
             .finish_non_exhaustive()
     }
 }

@@ -109,12 +109,7 @@ impl JwtProfile {
         if authority_end <= now {
             return Err(JwtProfileError::AuthorityExpired);
         }
-        let alg = match algorithm {
-            KeyAlgorithm::P256 => "ES256",
-            KeyAlgorithm::P384 => "ES384",
-            KeyAlgorithm::Rsa => "RS256",
-            KeyAlgorithm::Ed25519 => return Err(JwtProfileError::Algorithm("ed25519")),
-        };
+        let alg = algorithm_name(algorithm)?;
         let ttl = ttl
             .unwrap_or(self.default_ttl)
             .min(self.max_ttl)
@@ -133,14 +128,10 @@ impl JwtProfile {
         if let (Some(issuer), Some(claims)) = (&self.issuer, claims.as_object_mut()) {
             claims.insert("iss".to_owned(), issuer.as_str().into());
         }
-        let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        Ok(PreparedJwt {
-            signing_input: format!("{}.{}", part(&header), part(&claims)),
-            algorithm,
-            spiffe_id: spiffe_id.clone(),
-            issued_at: now,
-            expires_at,
-        })
+        let times = (now, expires_at);
+        Ok(PreparedJwt::new(
+            &header, &claims, algorithm, spiffe_id, times,
+        ))
     }
 }
 
@@ -164,7 +155,35 @@ pub fn check_audiences(audiences: &[String]) -> Result<(), JwtProfileError> {
     }
 }
 
+/// `alg` of what a key of this kind signs (JWT-SVID §2.1, WIT-SVID §2.3).
+pub(crate) fn algorithm_name(algorithm: KeyAlgorithm) -> Result<&'static str, JwtProfileError> {
+    match algorithm {
+        KeyAlgorithm::P256 => Ok("ES256"),
+        KeyAlgorithm::P384 => Ok("ES384"),
+        KeyAlgorithm::Rsa => Ok("RS256"),
+        KeyAlgorithm::Ed25519 => Err(JwtProfileError::Algorithm("ed25519")),
+    }
+}
+
 impl PreparedJwt {
+    /// A token, laid out, with `iat` and `exp`.
+    pub(crate) fn new(
+        header: &serde_json::Value,
+        claims: &serde_json::Value,
+        algorithm: KeyAlgorithm,
+        spiffe_id: &SpiffeId,
+        (issued_at, expires_at): (SystemTime, SystemTime),
+    ) -> Self {
+        let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        Self {
+            signing_input: format!("{}.{}", part(header), part(claims)),
+            algorithm,
+            spiffe_id: spiffe_id.clone(),
+            issued_at,
+            expires_at,
+        }
+    }
+
     /// The bytes to be signed.
     #[must_use]
     pub fn signing_input(&self) -> &[u8] {

@@ -40,5 +40,6 @@ pub mod template;
 pub mod trust_domain;
 pub mod web;
 pub mod wire;
+pub mod wit_svid;
 pub mod workload_api;
 pub mod x509;

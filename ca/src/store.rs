@@ -267,10 +267,12 @@ fn migrator() -> Migrator {
     let first = include_str!("../migrations/1_first.sql");
     let federation = include_str!("../migrations/2_federation.sql");
     let revocation = include_str!("../migrations/3_revocation.sql");
+    let wit = include_str!("../migrations/4_wit.sql");
     Migrator::with_migrations(vec![
         migration(1, "first", first),
         migration(2, "federation", federation),
         migration(3, "revocation", revocation),
+        migration(4, "wit", wit),
     ])
 }
 

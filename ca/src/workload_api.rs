@@ -36,7 +36,7 @@ use crate::wire::{Call, Session, status};
 
 pub(crate) use renewal::Renewal;
 
-use message::{JwtBundles, Question, X509Bundles, X509Svids};
+use message::{JwtBundles, Question, WitBundles, WitSvids, X509Bundles, X509Svids};
 
 /// Longest message that a workload may send, bytes: a token with room to spare.
 pub(crate) const MAX_REQUEST: usize = 256 << 10;
@@ -127,8 +127,9 @@ impl WorkloadApi {
     async fn stream<Q: Question>(
         &self,
         request: Request<impl Send>,
+        question: Q,
     ) -> Result<Response<Messages<Q::Message>>, Status> {
-        stream::open::<Q>(&self.0, &request).await
+        stream::open(&self.0, &request, question).await
     }
 }
 
@@ -147,21 +148,21 @@ impl SpiffeWorkloadApi for WorkloadApi {
         &self,
         request: Request<X509svidRequest>,
     ) -> Result<Response<Self::FetchX509SVIDStream>, Status> {
-        self.stream::<X509Svids>(request).await
+        self.stream(request, X509Svids).await
     }
 
     async fn fetch_x509_bundles(
         &self,
         request: Request<X509BundlesRequest>,
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
-        self.stream::<X509Bundles>(request).await
+        self.stream(request, X509Bundles).await
     }
 
     async fn fetch_jwt_bundles(
         &self,
         request: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
-        self.stream::<JwtBundles>(request).await
+        self.stream(request, JwtBundles).await
     }
 
     async fn fetch_jwtsvid(
@@ -189,12 +190,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
                 audience.len()
             )));
         }
-        let wanted = match spiffe_id.as_str() {
-            "" => None,
-            id => Some(SpiffeId::parse(id).map_err(|error| {
-                Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}"))
-            })?),
-        };
+        let wanted = requested(spiffe_id)?;
         let (_call, caller) = self.0.attest(&request).await?;
         let svids = self
             .0
@@ -239,20 +235,39 @@ impl SpiffeWorkloadApi for WorkloadApi {
 
     async fn fetch_witsvid(
         &self,
-        _: Request<WitsvidRequest>,
+        request: Request<WitsvidRequest>,
     ) -> Result<Response<Self::FetchWITSVIDStream>, Status> {
-        Err(no_wit())
+        self.has_wit()?;
+        let wanted = requested(&request.get_ref().spiffe_id)?;
+        self.stream(request, WitSvids(wanted)).await
     }
 
     async fn fetch_wit_bundles(
         &self,
-        _: Request<WitBundlesRequest>,
+        request: Request<WitBundlesRequest>,
     ) -> Result<Response<Self::FetchWITBundlesStream>, Status> {
-        Err(no_wit())
+        self.has_wit()?;
+        self.stream(request, WitBundles).await
     }
 }
 
-/// SPIFFE Workload API §7: the profile is optional.
-fn no_wit() -> Status {
-    Status::unimplemented("WIT-SVIDs are not served here: ask for X.509-SVIDs or JWT-SVIDs")
+impl WorkloadApi {
+    /// SPIFFE Workload API §7: the profile is optional.
+    fn has_wit(&self) -> Result<(), Status> {
+        match self.0.identities.serves_wit() {
+            true => Ok(()),
+            false => Err(Status::unimplemented(
+                "WIT-SVIDs are not served here: ask for X.509-SVIDs or JWT-SVIDs",
+            )),
+        }
+    }
+}
+
+/// The SPIFFE ID that a request names; unset, all are meant.
+fn requested(spiffe_id: &str) -> Result<Option<SpiffeId>, Status> {
+    let invalid = |error| Status::invalid_argument(format!("invalid requested SPIFFE ID: {error}"));
+    match spiffe_id {
+        "" => Ok(None),
+        id => SpiffeId::parse(id).map(Some).map_err(invalid),
+    }
 }

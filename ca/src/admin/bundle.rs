@@ -228,6 +228,9 @@ impl Admin {
         if !mask.jwt_authorities {
             bundle.jwt_authorities = known.jwt_authorities.clone();
         }
+        if !mask.wit_authorities {
+            bundle.wit_authorities = known.wit_authorities.clone();
+        }
         if !mask.refresh_hint {
             bundle.refresh_hint = known.refresh_hint;
         }

@@ -249,6 +249,17 @@ pub fn to_bundle(bundle: &Bundle, mask: Option<&types::BundleMask>) -> types::Bu
             })
             .collect();
     }
+    if wants(|mask| mask.wit_authorities) {
+        let authorities = bundle.wit_authorities.iter();
+        message.wit_authorities = authorities
+            .map(|authority| types::WitKey {
+                public_key: authority.key.spki().clone(),
+                key_id: authority.key_id.clone(),
+                expires_at: authority.expires_at.map_or(0, unix_seconds),
+                tainted: authority.tainted,
+            })
+            .collect();
+    }
     if wants(|mask| mask.refresh_hint) {
         let hint = bundle.refresh_hint.map_or(0, |hint| hint.as_secs());
         message.refresh_hint = i64::try_from(hint).unwrap_or(i64::MAX);
@@ -294,6 +305,23 @@ pub fn bundle(message: &types::Bundle) -> Result<Bundle, Status> {
             key_id: authority.key_id.clone(),
             key: JwtKey::from_spki(&authority.public_key)
                 .map_err(|error| invalid(format!("JWT authority {index}: {error}")))?,
+            expires_at: (authority.expires_at > 0).then(|| from_unix_seconds(authority.expires_at)),
+            tainted: authority.tainted,
+        });
+    }
+    for (index, authority) in message.wit_authorities.iter().enumerate() {
+        let mut known = bundle.token_authorities();
+        let is_taken = known.any(|known| known.key_id == authority.key_id);
+        drop(known);
+        if authority.key_id.is_empty() || is_taken {
+            return Err(invalid(format!(
+                "WIT authority {index} has no key ID, or that of another (WIT-SVID §6.1)"
+            )));
+        }
+        bundle.wit_authorities.push(JwtAuthority {
+            key_id: authority.key_id.clone(),
+            key: JwtKey::from_spki(&authority.public_key)
+                .map_err(|error| invalid(format!("WIT authority {index}: {error}")))?,
             expires_at: (authority.expires_at > 0).then(|| from_unix_seconds(authority.expires_at)),
             tainted: authority.tainted,
         });

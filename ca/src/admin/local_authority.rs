@@ -133,6 +133,65 @@ impl api::local_authority_server::LocalAuthority for Admin {
         }))
     }
 
+    async fn get_wit_authority_state(
+        &self,
+        _: Request<api::GetWitAuthorityStateRequest>,
+    ) -> Answer<api::GetWitAuthorityStateResponse> {
+        let [active, prepared, old] = self.states(AuthorityKind::Wit);
+        Ok(Response::new(api::GetWitAuthorityStateResponse {
+            active,
+            prepared,
+            old,
+        }))
+    }
+
+    async fn prepare_wit_authority(
+        &self,
+        request: Request<api::PrepareWitAuthorityRequest>,
+    ) -> Answer<api::PrepareWitAuthorityResponse> {
+        let prepared = self
+            .ca
+            .prepare(AuthorityKind::Wit, &Self::actor(&request))
+            .await;
+        let authority = prepared.map_err(refused)?;
+        Ok(Response::new(api::PrepareWitAuthorityResponse {
+            prepared_authority: Some(to_state(&authority)),
+        }))
+    }
+
+    async fn activate_wit_authority(
+        &self,
+        request: Request<api::ActivateWitAuthorityRequest>,
+    ) -> Answer<api::ActivateWitAuthorityResponse> {
+        let id = request.get_ref().authority_id.clone();
+        let activated = self.activate(AuthorityKind::Wit, &id, &request).await?;
+        Ok(Response::new(api::ActivateWitAuthorityResponse {
+            activated_authority: Some(activated),
+        }))
+    }
+
+    async fn taint_wit_authority(
+        &self,
+        request: Request<api::TaintWitAuthorityRequest>,
+    ) -> Answer<api::TaintWitAuthorityResponse> {
+        let id = request.get_ref().authority_id.clone();
+        let tainted = self.taint(AuthorityKind::Wit, &id, &request).await?;
+        Ok(Response::new(api::TaintWitAuthorityResponse {
+            tainted_authority: Some(tainted),
+        }))
+    }
+
+    async fn revoke_wit_authority(
+        &self,
+        request: Request<api::RevokeWitAuthorityRequest>,
+    ) -> Answer<api::RevokeWitAuthorityResponse> {
+        let id = request.get_ref().authority_id.clone();
+        let revoked = self.revoke(AuthorityKind::Wit, &id, &request).await?;
+        Ok(Response::new(api::RevokeWitAuthorityResponse {
+            revoked_authority: Some(revoked),
+        }))
+    }
+
     async fn taint_x509_upstream_authority(
         &self,
         _: Request<api::TaintX509UpstreamAuthorityRequest>,

@@ -9,11 +9,12 @@ use crate::store::{AuthorityKind, AuthorityRow, AuthorityState};
 use crate::x509::certificate::{hex, key_id, whole_seconds};
 use crate::x509::csr::ProvenKey;
 
-/// Makes an authority, prepared. Its `kid` follows from its key.
+/// Makes an authority of JWT-SVIDs or WIT-SVIDs, prepared. Its `kid` follows from its key.
 ///
 /// # Errors
 /// When the key is none that JWT-SVIDs allow.
 pub fn make(
+    kind: AuthorityKind,
     key: Arc<dyn SigningKey>,
     ttl: Duration,
     backdate: Duration,
@@ -30,7 +31,7 @@ pub fn make(
         .map_err(|error| AuthorityError::Store(error.to_string()))?;
     let row = AuthorityRow {
         id: hex(&key_id(public.bits())),
-        kind: AuthorityKind::Jwt,
+        kind,
         state: AuthorityState::Prepared,
         algorithm: key.algorithm().as_str().to_owned(),
         public_key: key.public_key().clone(),

@@ -96,9 +96,13 @@ fn add(bundle: &mut Bundle, authority: &Authority) {
                 });
             }
         }
-        AuthorityKind::Jwt => {
+        AuthorityKind::Jwt | AuthorityKind::Wit => {
             if let Ok(key) = JwtKey::from_spki(&authority.row.public_key) {
-                bundle.jwt_authorities.push(JwtAuthority {
+                let authorities = match authority.row.kind {
+                    AuthorityKind::Wit => &mut bundle.wit_authorities,
+                    _ => &mut bundle.jwt_authorities,
+                };
+                authorities.push(JwtAuthority {
                     key_id: authority.row.id.clone(),
                     key,
                     expires_at: Some(authority.row.not_after),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::jwk::key_parameters;
-use super::{Bundle, JwtAuthority, JwtKey, X509Authority};
+use super::{Bundle, JwtAuthority, JwtKey, JwtKeyError, X509Authority};
 use crate::trust_domain::TrustDomain;
 use crate::x509::conform::{self, Refusal};
 
@@ -56,7 +56,7 @@ impl Bundle {
     /// The SPIFFE bundle document, UTF-8 JSON.
     ///
     /// Every X.509 authority has `use`, no `kid`, and exactly one certificate in `x5c` (X509-SVID §6.1);
-    /// every JWT authority has `use` and `kid` (JWT-SVID §6.1).
+    /// every JWT and WIT authority has `use` and `kid` (JWT-SVID §6.1, WIT-SVID §6.1).
     #[must_use]
     pub fn to_document(&self) -> String {
         let x509 = self.x509_authorities.iter().map(|authority| {
@@ -71,16 +71,18 @@ impl Bundle {
             }
             Value::from(jwk)
         });
-        let jwt = self.jwt_authorities.iter().map(|authority| {
+        let jwt = self.jwt_authorities.iter().map(|one| (one, "jwt-svid"));
+        let wit = self.wit_authorities.iter().map(|one| (one, "wit-svid"));
+        let tokens = jwt.chain(wit).map(|(authority, usage)| {
             let mut jwk = authority.key.to_jwk(&authority.key_id);
-            jwk.insert("use".to_owned(), "jwt-svid".into());
+            jwk.insert("use".to_owned(), usage.into());
             if authority.tainted {
                 jwk.insert("spiffe_tainted".to_owned(), true.into());
             }
             Value::from(jwk)
         });
         let mut document = Map::new();
-        document.insert("keys".to_owned(), x509.chain(jwt).collect());
+        document.insert("keys".to_owned(), x509.chain(tokens).collect());
         document.insert("spiffe_sequence".to_owned(), self.sequence.into());
         if let Some(hint) = self.refresh_hint {
             document.insert("spiffe_refresh_hint".to_owned(), hint.as_secs().into());
@@ -154,21 +156,17 @@ impl Bundle {
                 if !known {
                     return Ok(());
                 }
-                let key_id = jwk.get("kid").and_then(Value::as_str).unwrap_or_default();
-                let is_taken = self
-                    .jwt_authorities
-                    .iter()
-                    .any(|other| other.key_id == key_id);
-                if key_id.is_empty() || is_taken {
-                    return Err(DocumentError::KeyId { index });
+                let authority = token_authority(jwk, tainted, self.jwt_authorities.iter())
+                    .ok_or(DocumentError::KeyId { index })?;
+                self.jwt_authorities
+                    .push(authority.map_err(|cause| unusable(cause.to_string()))?);
+            }
+            // An incubating standard: what is wrong there must not cost a trust domain its other keys.
+            Some("wit-svid") => {
+                let read = token_authority(jwk, tainted, self.token_authorities());
+                if let Some(Ok(authority)) = read {
+                    self.wit_authorities.push(authority);
                 }
-                let key = JwtKey::from_jwk(jwk).map_err(|cause| unusable(cause.to_string()))?;
-                self.jwt_authorities.push(JwtAuthority {
-                    key_id: key_id.to_owned(),
-                    key,
-                    expires_at: None,
-                    tainted,
-                });
             }
             _ => {}
         }
@@ -201,6 +199,24 @@ impl Bundle {
         }
         Ok(bundle)
     }
+}
+
+/// A key that signs tokens; `None` where it has no `kid`, or that of one that is known.
+fn token_authority<'a>(
+    jwk: &Map<String, Value>,
+    tainted: bool,
+    mut known: impl Iterator<Item = &'a JwtAuthority>,
+) -> Option<Result<JwtAuthority, JwtKeyError>> {
+    let key_id = jwk.get("kid").and_then(Value::as_str).unwrap_or_default();
+    if key_id.is_empty() || known.any(|other| other.key_id == key_id) {
+        return None;
+    }
+    Some(JwtKey::from_jwk(jwk).map(|key| JwtAuthority {
+        key_id: key_id.to_owned(),
+        key,
+        expires_at: None,
+        tainted,
+    }))
 }
 
 /// The public key of a certificate as JWK parameters.

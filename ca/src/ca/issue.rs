@@ -67,7 +67,7 @@ impl Requester {
         Self(serde_json::to_string(fields).unwrap_or_default().into())
     }
 
-    fn record(&self, event: &'static str) -> Record {
+    pub(super) fn record(&self, event: &'static str) -> Record {
         Record::new(event).with_json("caller", &self.0)
     }
 }
@@ -131,7 +131,7 @@ impl From<JournalError> for IssueError {
 }
 
 impl Ca {
-    fn signer(
+    pub(super) fn signer(
         &self,
         kind: AuthorityKind,
     ) -> Result<(Arc<Authority>, Arc<dyn SigningKey>), IssueError> {
@@ -372,7 +372,7 @@ pub(crate) async fn let_others(place: usize) {
     }
 }
 
-fn with_entry(record: Record, entry: Option<&Arc<Entry>>) -> Record {
+pub(super) fn with_entry(record: Record, entry: Option<&Arc<Entry>>) -> Record {
     match entry {
         Some(entry) => record
             .with("entry", entry.id.as_str())

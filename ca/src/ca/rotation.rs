@@ -17,8 +17,6 @@ use crate::store::{self, AuthorityKind, AuthorityRow, AuthorityState, Meta};
 
 /// How long activation by hand waits for live streams.
 const DELIVERY_BY_HAND: Duration = Duration::from_secs(5);
-/// Both kinds of authorities.
-pub(super) const KINDS: [AuthorityKind; 2] = [AuthorityKind::X509, AuthorityKind::Jwt];
 
 /// What is to be stored of authorities, in one transaction.
 pub(super) struct Plan {
@@ -34,7 +32,7 @@ pub(super) struct Plan {
 impl Ca {
     /// Makes an authority of each kind that signs, where there is none.
     pub(super) async fn ensure_active(&self) -> Result<(), AuthorityError> {
-        for kind in KINDS {
+        for kind in self.kinds() {
             let _changing = self.changing.lock().await;
             let (set, now) = (self.authorities(), self.clock.now());
             if set.active(kind).is_some_and(|active| active.can_sign(now)) {
@@ -103,6 +101,9 @@ impl Ca {
         kind: AuthorityKind,
         actor: &str,
     ) -> Result<Arc<Authority>, AuthorityError> {
+        if !self.kinds().any(|known| known == kind) {
+            return Err(AuthorityError::Off(kind.as_str()));
+        }
         if let Some(prepared) = self.authorities().newest(kind, AuthorityState::Prepared) {
             return Err(AuthorityError::AlreadyPrepared(prepared.row.id.clone()));
         }
@@ -323,7 +324,7 @@ impl Ca {
         let options = &self.options;
         let algorithm = match kind {
             AuthorityKind::X509 => options.x509_key,
-            AuthorityKind::Jwt => options.jwt_key,
+            AuthorityKind::Jwt | AuthorityKind::Wit => options.jwt_key,
         };
         let key = self.new_key(algorithm)?;
         let signing: Arc<dyn SigningKey> = Arc::clone(&key) as _;
@@ -337,8 +338,9 @@ impl Ca {
                 };
                 authority::x509::make(plan, signing, now).await?
             }
-            AuthorityKind::Jwt => {
-                authority::jwt::make(signing, options.authority_ttl, options.backdate, now)?
+            AuthorityKind::Jwt | AuthorityKind::Wit => {
+                let ttl = options.authority_ttl;
+                authority::jwt::make(kind, signing, ttl, options.backdate, now)?
             }
         };
         // The key is on disk before anything is published that only it can sign for.
@@ -355,10 +357,10 @@ impl Ca {
             AuthorityKind::X509 => {
                 authority::x509::rehearse(authority, &self.options.trust_domain, now).await
             }
-            AuthorityKind::Jwt if authority.key.is_none() => {
+            AuthorityKind::Jwt | AuthorityKind::Wit if authority.key.is_none() => {
                 Err(AuthorityError::KeyGone(authority.row.id.clone()))
             }
-            AuthorityKind::Jwt => Ok(()),
+            AuthorityKind::Jwt | AuthorityKind::Wit => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Ca;
-use super::rotation::{KINDS, Plan, changed};
+use super::rotation::{Plan, changed};
 use crate::authority::{Authority, AuthorityError};
 use crate::journal::rfc3339;
 use crate::observe::metrics::Step;
@@ -65,7 +65,7 @@ impl Ca {
             .map_err(|error| AuthorityError::Store(error.to_string()))?;
         self.renew_lists().await?;
         let mut done = Tick::default();
-        for kind in KINDS {
+        for kind in self.kinds() {
             let set = self.authorities();
             let Some(active) = set.active(kind).filter(|active| active.can_sign(now)) else {
                 tracing::error!(%kind, "no authority can sign: making one at once");
@@ -125,7 +125,12 @@ impl Ca {
         let over = set
             .all()
             .iter()
-            .filter(|known| known.row.not_after < now && known.row.state != AuthorityState::Active);
+            .filter(|known| known.row.not_after < now)
+            // One that signs is replaced first, unless its kind was switched off.
+            .filter(|known| {
+                known.row.state != AuthorityState::Active
+                    || !self.kinds().any(|kind| kind == known.row.kind)
+            });
         let over: Vec<&Arc<Authority>> = over.collect();
         let ids: Vec<String> = over.iter().map(|known| known.row.id.clone()).collect();
         if !ids.is_empty() {

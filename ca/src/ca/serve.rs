@@ -16,7 +16,8 @@ use crate::caller::Caller;
 use crate::delivery::Deliveries;
 use crate::entry::Entry;
 use crate::identities::{
-    BundlesContext, Identities, IssueError, JwtSvid, ValidatedJwtSvid, X509Context, X509Svid,
+    BundlesContext, Identities, IssueError, JwtSvid, ValidatedJwtSvid, WitContext, X509Context,
+    X509Svid,
 };
 use crate::jwt_svid::{self, validate};
 use crate::key::{KeyAlgorithm, MemoryKey, SigningKey as _};
@@ -75,6 +76,19 @@ impl Identities for Ca {
             crls,
             renew_at: registry::serve_until(&entries).map_or(renew_at, |end| renew_at.min(end)),
         })
+    }
+
+    fn serves_wit(&self) -> bool {
+        self.options.wit_svid
+    }
+
+    async fn wit_context(
+        &self,
+        caller: &Caller,
+        spiffe_id: Option<&SpiffeId>,
+    ) -> Result<WitContext, IssueError> {
+        let entries = self.entitled(caller, "wit_svid").await?;
+        self.wit_svids(entries, caller, spiffe_id).await
     }
 
     async fn bundles(&self, caller: &Caller) -> Result<BundlesContext, IssueError> {
@@ -269,6 +283,7 @@ impl Ca {
     pub(super) fn prune_svids(&self, now: SystemTime) {
         let index = self.registry.index();
         self.svids.prune(|id| index.entry(id).is_some(), now);
+        self.wits.prune(|id| index.entry(id).is_some());
     }
 }
 

@@ -14,6 +14,7 @@ mod crypto;
 mod life;
 mod revocation;
 mod speed;
+mod wit;
 
 /// A clock that stands where a test put it.
 #[derive(Debug)]

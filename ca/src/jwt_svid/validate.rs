@@ -79,6 +79,37 @@ pub enum TokenError {
     Signature,
 }
 
+/// A token, taken apart: nothing of it is checked yet.
+pub(crate) struct Read<'t> {
+    pub(crate) header: Map<String, Value>,
+    pub(crate) claims: Map<String, Value>,
+    /// What is signed.
+    pub(crate) input: &'t str,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl<'t> Read<'t> {
+    pub(crate) fn new(token: &'t str) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::TooLong(token.len()));
+        }
+        let (input, signature) = token.rsplit_once('.').ok_or(TokenError::NotCompact)?;
+        let (header, claims) = input.split_once('.').ok_or(TokenError::NotCompact)?;
+        if claims.contains('.') {
+            return Err(TokenError::NotCompact);
+        }
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| TokenError::NotCompact)?;
+        Ok(Self {
+            header: object(header)?,
+            claims: object(claims)?,
+            input,
+            signature,
+        })
+    }
+}
+
 /// Validates `token` for `audience` with the bundle that `bundle` finds for its trust domain.
 ///
 /// # Errors
@@ -89,18 +120,12 @@ pub fn token<'a>(
     now: SystemTime,
     bundle: impl FnOnce(&TrustDomain) -> Option<&'a Bundle>,
 ) -> Result<ValidatedJwtSvid, TokenError> {
-    if token.len() > MAX_TOKEN {
-        return Err(TokenError::TooLong(token.len()));
-    }
-    let (input, signature) = token.rsplit_once('.').ok_or(TokenError::NotCompact)?;
-    let (header, claims) = input.split_once('.').ok_or(TokenError::NotCompact)?;
-    if claims.contains('.') {
-        return Err(TokenError::NotCompact);
-    }
-    let signature = URL_SAFE_NO_PAD
-        .decode(signature)
-        .map_err(|_| TokenError::NotCompact)?;
-    let (header, mut claims) = (object(header)?, object(claims)?);
+    let Read {
+        header,
+        mut claims,
+        input,
+        signature,
+    } = Read::new(token)?;
     let scheme = check_header(&header)?;
     let spiffe_id = subject(&claims)?;
     let audiences = audiences(&claims);
@@ -181,7 +206,7 @@ pub fn inspect(token: &str, now: SystemTime) -> Result<Inspected, TokenError> {
     })
 }
 
-fn subject(claims: &Map<String, Value>) -> Result<SpiffeId, TokenError> {
+pub(crate) fn subject(claims: &Map<String, Value>) -> Result<SpiffeId, TokenError> {
     let subject = claims
         .get("sub")
         .and_then(Value::as_str)
@@ -189,7 +214,7 @@ fn subject(claims: &Map<String, Value>) -> Result<SpiffeId, TokenError> {
     SpiffeId::parse(subject).map_err(TokenError::Subject)
 }
 
-type Scheme = (JwtKeyKind, &'static dyn VerificationAlgorithm);
+pub(crate) type Scheme = (JwtKeyKind, &'static dyn VerificationAlgorithm);
 
 fn check_header(header: &Map<String, Value>) -> Result<Scheme, TokenError> {
     check_names(header)?;
@@ -213,7 +238,7 @@ fn check_type(header: &Map<String, Value>) -> Result<(), TokenError> {
     }
 }
 
-fn scheme(header: &Map<String, Value>) -> Result<Scheme, TokenError> {
+pub(crate) fn scheme(header: &Map<String, Value>) -> Result<Scheme, TokenError> {
     let alg = header
         .get("alg")
         .and_then(Value::as_str)
@@ -233,7 +258,7 @@ fn scheme(header: &Map<String, Value>) -> Result<Scheme, TokenError> {
 }
 
 /// `exp`, `nbf`: numbers, possibly with a fraction (RFC 7519 §2).
-fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<(), TokenError> {
+pub(crate) fn check_times(claims: &Map<String, Value>, now: SystemTime) -> Result<(), TokenError> {
     #[expect(
         clippy::cast_precision_loss,
         reason = "a fraction of a second is enough"
@@ -271,7 +296,7 @@ fn object(part: &str) -> Result<Map<String, Value>, TokenError> {
     serde_json::from_slice(&bytes).map_err(|_| TokenError::NotCompact)
 }
 
-fn verify(key: &JwtKey, (kind, scheme): Scheme, input: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn verify(key: &JwtKey, (kind, scheme): Scheme, input: &[u8], signature: &[u8]) -> bool {
     // The algorithm follows from the key, never the key from the token's algorithm.
     key.kind() == kind
         && ProvenKey::made_here(key.spki()).is_ok_and(|key| {

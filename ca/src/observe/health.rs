@@ -4,14 +4,13 @@ use serde_json::{Value, json};
 
 use crate::ca::Ca;
 use crate::journal::rfc3339;
-use crate::store::AuthorityKind;
 
 /// Every reason for which nothing can be issued now; none is good.
 #[must_use]
 pub fn reasons(ca: &Ca) -> Vec<String> {
     let mut reasons = Vec::new();
     let (set, now) = (ca.authorities(), ca.clock().now());
-    for kind in AuthorityKind::ALL {
+    for kind in ca.kinds() {
         let active = set.active(kind);
         if active.is_some_and(|authority| authority.can_sign(now)) {
             continue;

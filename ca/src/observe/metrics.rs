@@ -80,16 +80,22 @@ pub enum Api {
     X509Bundles,
     /// FetchJWTBundles.
     JwtBundles,
+    /// FetchWITSVID.
+    WitSvid,
+    /// FetchWITBundles.
+    WitBundles,
     /// Envoy's StreamSecrets and DeltaSecrets.
     Sds,
 }
 
 impl Api {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::X509Svid,
         Self::X509Bundles,
         Self::JwtBundles,
+        Self::WitSvid,
+        Self::WitBundles,
         Self::Sds,
     ];
 
@@ -100,6 +106,8 @@ impl Api {
             Self::X509Svid => "x509_svid",
             Self::X509Bundles => "x509_bundles",
             Self::JwtBundles => "jwt_bundles",
+            Self::WitSvid => "wit_svid",
+            Self::WitBundles => "wit_bundles",
             Self::Sds => "sds",
         }
     }
@@ -194,6 +202,7 @@ impl Metrics {
         match what {
             "x509_svid" => self.ended(AuthorityKind::X509, error.into(), 1),
             "jwt_svid" => self.ended(AuthorityKind::Jwt, error.into(), 1),
+            "wit_svid" => self.ended(AuthorityKind::Wit, error.into(), 1),
             _ => add(Some(&self.bundle_refusals), 1),
         }
     }

@@ -22,6 +22,12 @@ use super::*;
 use crate::journal::JournalError;
 use crate::proto::spire::api::server::svid::v1 as svid_api;
 use crate::proto::spire::api::server::svid::v1::svid_client::SvidClient;
+use crate::proto::status::RevokeX509sviDsRequest;
+use crate::proto::status::revocation_client::RevocationClient;
+use crate::proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
+use crate::proto::workload::{
+    WitBundlesRequest, WitsvidRequest, X509BundlesRequest, X509svidRequest,
+};
 use crate::store::AuthorityKind;
 use crate::web::{WebContent, WebIdentity};
 
@@ -77,7 +83,11 @@ struct Running {
 
 impl Running {
     async fn start(data: &Path, otlp: Option<otlp::Options>) -> Self {
-        let mut ca = crate::ca::tests::options(data);
+        Self::with(crate::ca::tests::options(data), otlp).await
+    }
+
+    async fn with(mut ca: Options, otlp: Option<otlp::Options>) -> Self {
+        let data = ca.data.clone();
         // No spare time for a bundle endpoint that there is not.
         ca.propagation = Duration::ZERO;
         let server = Server::start(ServerOptions {
@@ -243,4 +253,145 @@ async fn recorded_calls_and_steps_of_rotation_are_spans() {
     assert_ne!(hex(&steps[0].trace_id), TRACE);
     let step = format!("{:?}", steps[0].attributes);
     assert!(step.contains("prepare") && step.contains("jwt"), "{step}");
+}
+
+/// A request of a workload.
+fn asking<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("workload.spiffe.io", "true".parse().unwrap());
+    request
+}
+
+/// The next message of a stream, within ten seconds.
+async fn next<T>(stream: &mut tonic::Streaming<T>) -> T {
+    let message = tokio::time::timeout(Duration::from_secs(10), stream.message());
+    message.await.unwrap().unwrap().unwrap()
+}
+
+/// An entry for this process.
+async fn own_entry(ca: &Ca) {
+    let uid = format!("unix:uid:{}", rustix::process::geteuid().as_raw());
+    crate::ca::tests::create(ca, crate::ca::tests::entry("/own", &[&uid])).await;
+}
+
+#[tokio::test]
+async fn revocation_lists_reach_workloads_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = crate::ca::tests::options(folder.path());
+    options.revocation = Some(crate::ca::LIST_LIFE);
+    let server = Running::with(options, None).await;
+    own_entry(&server.ca).await;
+    let channel = admin::client::connect(&folder.path().join("workload.sock"))
+        .await
+        .unwrap();
+    let mut workload = SpiffeWorkloadApiClient::new(channel);
+    let svids = workload.fetch_x509svid(asking(X509svidRequest {})).await;
+    let bundles = workload
+        .fetch_x509_bundles(asking(X509BundlesRequest {}))
+        .await;
+    let (mut svids, mut bundles) = (svids.unwrap().into_inner(), bundles.unwrap().into_inner());
+    let (first, bundle) = (next(&mut svids).await, next(&mut bundles).await);
+    assert_eq!(first.crl.len(), 1);
+    assert_eq!(bundle.crl, first.crl);
+    let (_, leaf) = x509_parser::parse_x509_certificate(&first.svids[0].x509_svid).unwrap();
+    let serials = vec![leaf.raw_serial_as_string(), "77".to_owned()];
+    let channel = admin::client::connect(&admin::socket_in(folder.path()))
+        .await
+        .unwrap();
+    let mut operator = RevocationClient::new(channel);
+    let reason = "key-compromise".to_owned();
+    let request = RevokeX509sviDsRequest { serials, reason };
+    let results = operator
+        .revoke_x509svi_ds(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .results;
+    assert_eq!(results[0].code, 0, "{results:?}");
+    assert_eq!(results[1].code, tonic::Code::NotFound as i32, "{results:?}");
+    // Both the list and the SVID are other ones, perhaps in two messages.
+    let mut now = next(&mut svids).await;
+    while now.crl == first.crl || now.svids[0].x509_svid == first.svids[0].x509_svid {
+        now = next(&mut svids).await;
+    }
+    let (_, list) = x509_parser::parse_x509_crl(&now.crl[0]).unwrap();
+    let listed: Vec<&[u8]> = list
+        .iter_revoked_certificates()
+        .map(|r| r.raw_serial())
+        .collect();
+    assert_eq!(listed, [leaf.raw_serial()]);
+    let mut bundle = next(&mut bundles).await;
+    assert_eq!(bundle.crl, now.crl);
+    bundle.crl.clear();
+    let unknown = RevokeX509sviDsRequest {
+        reason: "whim".to_owned(),
+        ..request
+    };
+    let refused = operator.revoke_x509svi_ds(unknown).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn wit_svids_reach_workloads_where_they_are_switched_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = crate::ca::tests::options(folder.path());
+    options.wit_svid = true;
+    let server = Running::with(options, None).await;
+    own_entry(&server.ca).await;
+    let channel = admin::client::connect(&folder.path().join("workload.sock"))
+        .await
+        .unwrap();
+    let mut workload = SpiffeWorkloadApiClient::new(channel);
+    let all = WitsvidRequest::default();
+    let mut svids = workload
+        .fetch_witsvid(asking(all))
+        .await
+        .unwrap()
+        .into_inner();
+    let bundles = workload
+        .fetch_wit_bundles(asking(WitBundlesRequest {}))
+        .await;
+    let mut bundles = bundles.unwrap().into_inner();
+    let (first, keys) = (next(&mut svids).await, next(&mut bundles).await);
+    assert_eq!(first.svids.len(), 1);
+    let svid = &first.svids[0];
+    assert_eq!(svid.spiffe_id, "spiffe://example.org/own");
+    // Whoever has the bundle verifies it.
+    let keys =
+        keys.bundles["spiffe://example.org"].replace("\"kid\"", "\"use\":\"wit-svid\",\"kid\"");
+    let ours = server.ca.trust_domain().clone();
+    let bundle = crate::bundle::Bundle::from_document(ours, keys.as_bytes()).unwrap();
+    let now = std::time::SystemTime::now();
+    let valid = crate::wit_svid::validate(&svid.wit_svid, now, |_| Some(&bundle)).unwrap();
+    assert_eq!(valid.spiffe_id.as_str(), svid.spiffe_id);
+    assert!(
+        svid.wit_svid_key.contains("\"d\":"),
+        "the private key is there"
+    );
+    for (id, code) in [
+        ("spiffe://example.org/own", None),
+        (
+            "spiffe://example.org/other",
+            Some(tonic::Code::PermissionDenied),
+        ),
+        ("nonsense", Some(tonic::Code::InvalidArgument)),
+    ] {
+        let spiffe_id = id.to_owned();
+        let asked = workload
+            .fetch_witsvid(asking(WitsvidRequest { spiffe_id }))
+            .await;
+        assert_eq!(asked.err().map(|status| status.code()), code, "{id}");
+    }
+    // A taint replaces it at once.
+    let active = server.ca.bundle().wit_authorities[0].key_id.clone();
+    server
+        .ca
+        .taint(AuthorityKind::Wit, &active, true, "test")
+        .await
+        .unwrap();
+    let replaced = next(&mut svids).await;
+    assert_ne!(replaced.svids[0].wit_svid, svid.wit_svid);
+    server.stop().await;
 }

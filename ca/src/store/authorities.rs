@@ -18,6 +18,8 @@ pub enum AuthorityKind {
     X509,
     /// JWT-SVIDs.
     Jwt,
+    /// WIT-SVIDs, where they are switched on.
+    Wit,
 }
 
 /// Where an authority is in its life.
@@ -42,7 +44,7 @@ pub struct UnknownWord(String);
 
 impl AuthorityKind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::X509, Self::Jwt];
+    pub const ALL: [Self; 3] = [Self::X509, Self::Jwt, Self::Wit];
 
     /// The word in tables, journal and status.
     #[must_use]
@@ -50,6 +52,7 @@ impl AuthorityKind {
         match self {
             Self::X509 => "x509",
             Self::Jwt => "jwt",
+            Self::Wit => "wit",
         }
     }
 }

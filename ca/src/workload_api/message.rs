@@ -11,9 +11,13 @@ use prost_types::{ListValue, Struct, Value};
 
 use crate::bundle::Bundle;
 use crate::caller::Caller;
-use crate::identities::{BundlesContext, Identities, IssueError, X509Context};
+use crate::identities::{BundlesContext, Identities, IssueError, WitContext, X509Context};
 use crate::observe::metrics::Api;
-use crate::proto::workload::{JwtBundlesResponse, X509BundlesResponse, X509svid, X509svidResponse};
+use crate::proto::workload::{
+    JwtBundlesResponse, WitBundlesResponse, Witsvid, WitsvidResponse, X509BundlesResponse,
+    X509svid, X509svidResponse,
+};
+use crate::spiffe_id::SpiffeId;
 
 /// What a stream is about.
 #[async_trait]
@@ -25,7 +29,11 @@ pub(super) trait Question: Send + Sync + 'static {
     /// What it is counted as.
     const API: Api;
 
-    async fn ask(identities: &dyn Identities, caller: &Caller) -> Result<Self::State, IssueError>;
+    async fn ask(
+        &self,
+        identities: &dyn Identities,
+        caller: &Caller,
+    ) -> Result<Self::State, IssueError>;
 
     /// True when both make the same message.
     fn is_same(before: &Self::State, now: &Self::State) -> bool;
@@ -50,7 +58,11 @@ impl Question for X509Svids {
     type Message = X509svidResponse;
     const API: Api = Api::X509Svid;
 
-    async fn ask(identities: &dyn Identities, caller: &Caller) -> Result<X509Context, IssueError> {
+    async fn ask(
+        &self,
+        identities: &dyn Identities,
+        caller: &Caller,
+    ) -> Result<X509Context, IssueError> {
         let context = identities.x509_context(caller).await?;
         // §5.2.1: a message has at least one SVID.
         if context.svids.is_empty() {
@@ -98,6 +110,7 @@ impl Question for X509Bundles {
     const API: Api = Api::X509Bundles;
 
     async fn ask(
+        &self,
         identities: &dyn Identities,
         caller: &Caller,
     ) -> Result<BundlesContext, IssueError> {
@@ -131,6 +144,7 @@ impl Question for JwtBundles {
     const API: Api = Api::JwtBundles;
 
     async fn ask(
+        &self,
         identities: &dyn Identities,
         caller: &Caller,
     ) -> Result<BundlesContext, IssueError> {
@@ -146,6 +160,91 @@ impl Question for JwtBundles {
             .map(|bundle| (bundle.trust_domain.id_string(), bundle.jwks().into()))
             .collect();
         JwtBundlesResponse { bundles }
+    }
+
+    fn sequence(state: &BundlesContext) -> u64 {
+        state.bundle.sequence
+    }
+}
+
+/// FetchWITSVID, for all identities or one.
+pub(super) struct WitSvids(pub(super) Option<SpiffeId>);
+
+#[async_trait]
+impl Question for WitSvids {
+    type State = WitContext;
+    type Message = WitsvidResponse;
+    const API: Api = Api::WitSvid;
+
+    async fn ask(
+        &self,
+        identities: &dyn Identities,
+        caller: &Caller,
+    ) -> Result<WitContext, IssueError> {
+        identities.wit_context(caller, self.0.as_ref()).await
+    }
+
+    fn is_same(before: &WitContext, now: &WitContext) -> bool {
+        let pairs = before.svids.iter().zip(&now.svids);
+        // Each signing has another `jti`: the same token is the same SVID.
+        before.svids.len() == now.svids.len()
+            && pairs
+                .into_iter()
+                .all(|(a, b)| a.token == b.token && a.hint == b.hint)
+    }
+
+    fn message(state: &WitContext) -> WitsvidResponse {
+        let svids = state.svids.iter().map(|svid| Witsvid {
+            spiffe_id: svid.spiffe_id.to_string(),
+            wit_svid: svid.token.clone(),
+            wit_svid_key: svid.key.to_string(),
+            hint: svid.hint.clone(),
+        });
+        WitsvidResponse {
+            svids: svids.collect(),
+        }
+    }
+
+    fn sequence(state: &WitContext) -> u64 {
+        state.sequence
+    }
+
+    fn renew_at(state: &WitContext) -> Option<SystemTime> {
+        state.renew_at
+    }
+}
+
+/// FetchWITBundles.
+pub(super) struct WitBundles;
+
+#[async_trait]
+impl Question for WitBundles {
+    type State = BundlesContext;
+    type Message = WitBundlesResponse;
+    const API: Api = Api::WitBundles;
+
+    async fn ask(
+        &self,
+        identities: &dyn Identities,
+        caller: &Caller,
+    ) -> Result<BundlesContext, IssueError> {
+        identities.bundles(caller).await
+    }
+
+    fn is_same(before: &BundlesContext, now: &BundlesContext) -> bool {
+        same(before, now, |a, b| a.wit_authorities == b.wit_authorities)
+    }
+
+    fn message(state: &BundlesContext) -> WitBundlesResponse {
+        // A trust domain without such keys has no WIT-SVIDs (WIT-SVID §6.2); ours is told in any case.
+        let federated = state.federated.iter();
+        let federated = federated.filter(|bundle| !bundle.wit_authorities.is_empty());
+        let bundles = std::iter::once(&state.bundle)
+            .chain(federated)
+            .map(|bundle| (bundle.trust_domain.id_string(), bundle.wit_jwks()));
+        WitBundlesResponse {
+            bundles: bundles.collect(),
+        }
     }
 
     fn sequence(state: &BundlesContext) -> u64 {

@@ -23,6 +23,7 @@ use crate::wire::{Call, OnFlush, status};
 pub(super) async fn open<Q: Question>(
     workloads: &Workloads,
     request: &Request<impl Send>,
+    question: Q,
 ) -> Result<Response<Messages<Q::Message>>, Status> {
     let call = call(request)?;
     // Both before the first look: what changes after it is noticed, and a bundle published from now on waits for us.
@@ -38,7 +39,7 @@ pub(super) async fn open<Q: Question>(
         changes,
         delivery,
         counted: OpenStream::new(workloads.observer.metrics(), Q::API),
-        question: std::marker::PhantomData,
+        question,
     };
     let state = open.first(Instant::now() + hold).await?;
     let (sender, receiver) = latest();
@@ -73,7 +74,7 @@ struct Open<Q: Question> {
     changes: watch::Receiver<u64>,
     delivery: Delivery,
     counted: OpenStream,
-    question: std::marker::PhantomData<Q>,
+    question: Q,
 }
 
 /// What a stream waits for.
@@ -118,7 +119,8 @@ impl<Q: Question> Open<Q> {
     }
 
     async fn ask(&self, caller: &Caller) -> Result<Q::State, Refused> {
-        Q::ask(&*self.workloads.identities, caller)
+        self.question
+            .ask(&*self.workloads.identities, caller)
             .await
             .map_err(Refused::Issue)
     }

@@ -244,13 +244,15 @@ pub struct ListArgs {
     pub hint: Option<String>,
 }
 
-/// `x509` or `jwt`.
+/// `x509`, `jwt` or `wit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Kind {
     /// Signs X.509-SVIDs.
     X509,
     /// Signs JWT-SVIDs.
     Jwt,
+    /// Signs WIT-SVIDs, where they are switched on.
+    Wit,
 }
 
 /// Verbs of `ca authority`.

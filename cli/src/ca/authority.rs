@@ -35,6 +35,10 @@ pub fn run(command: AuthorityCommand, output: Output) -> anyhow::Result<Exit> {
                     let answer = client.prepare_jwt_authority(api::PrepareJwtAuthorityRequest {});
                     answer.await?.into_inner().prepared_authority
                 }
+                Kind::Wit => {
+                    let answer = client.prepare_wit_authority(api::PrepareWitAuthorityRequest {});
+                    answer.await?.into_inner().prepared_authority
+                }
             };
             print("prepared", kind, prepared, output)
         }),
@@ -55,6 +59,14 @@ pub fn run(command: AuthorityCommand, output: Output) -> anyhow::Result<Exit> {
                         let request = api::ActivateJwtAuthorityRequest { authority_id };
                         client
                             .activate_jwt_authority(request)
+                            .await?
+                            .into_inner()
+                            .activated_authority
+                    }
+                    Kind::Wit => {
+                        let request = api::ActivateWitAuthorityRequest { authority_id };
+                        client
+                            .activate_wit_authority(request)
                             .await?
                             .into_inner()
                             .activated_authority
@@ -88,6 +100,15 @@ pub fn run(command: AuthorityCommand, output: Output) -> anyhow::Result<Exit> {
                         .into_inner()
                         .tainted_authority
                 }
+                Kind::Wit => {
+                    let request = api::TaintWitAuthorityRequest { authority_id };
+                    let request = with_emergency(request, emergency);
+                    client
+                        .taint_wit_authority(request)
+                        .await?
+                        .into_inner()
+                        .tainted_authority
+                }
             };
             print("tainted", kind, tainted, output)
         }),
@@ -107,6 +128,14 @@ pub fn run(command: AuthorityCommand, output: Output) -> anyhow::Result<Exit> {
                     let request = api::RevokeJwtAuthorityRequest { authority_id };
                     client
                         .revoke_jwt_authority(request)
+                        .await?
+                        .into_inner()
+                        .revoked_authority
+                }
+                Kind::Wit => {
+                    let request = api::RevokeWitAuthorityRequest { authority_id };
+                    client
+                        .revoke_wit_authority(request)
                         .await?
                         .into_inner()
                         .revoked_authority
@@ -137,6 +166,7 @@ async fn kind_of(channel: &Channel, args: &AuthorityArgs) -> anyhow::Result<Kind
     let known = status.into_inner().authorities;
     match known.iter().find(|authority| authority.id == args.id) {
         Some(authority) if authority.kind == "jwt" => Ok(Kind::Jwt),
+        Some(authority) if authority.kind == "wit" => Ok(Kind::Wit),
         Some(_) => Ok(Kind::X509),
         None => {
             Err(tonic::Status::not_found(format!("there is no authority `{}`", args.id)).into())
@@ -154,6 +184,7 @@ fn print(
     let kind = match kind {
         Kind::X509 => "x509",
         Kind::Jwt => "jwt",
+        Kind::Wit => "wit",
     };
     let mut stdout = out::stdout();
     match output {

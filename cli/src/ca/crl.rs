@@ -37,10 +37,11 @@ fn revoke(
 ) -> anyhow::Result<Exit> {
     client::with(data, |channel| async move {
         let request = RevokeX509sviDsRequest { serials, reason };
-        let answer = RevocationClient::new(channel).revoke_x509svi_ds(request);
+        let mut client = RevocationClient::new(channel);
+        let answer = client.revoke_x509svi_ds(request).await?.into_inner();
         let mut exit = Exit::Yes;
         let mut stdout = out::stdout();
-        for result in answer.await?.into_inner().results {
+        for result in answer.results {
             match (&result.revoked, output) {
                 (None, _) => {
                     client::report(&result.message);
@@ -57,9 +58,13 @@ fn revoke(
 
 fn list(data: &DataArg, output: Output) -> anyhow::Result<Exit> {
     client::with(data, |channel| async move {
-        let answer = RevocationClient::new(channel).list_revoked(ListRevokedRequest {});
+        let mut client = RevocationClient::new(channel);
+        let answer = client
+            .list_revoked(ListRevokedRequest {})
+            .await?
+            .into_inner();
         let mut stdout = out::stdout();
-        for revoked in answer.await?.into_inner().revoked {
+        for revoked in answer.revoked {
             match output {
                 Output::Human => writeln!(
                     stdout,
@@ -80,9 +85,13 @@ fn list(data: &DataArg, output: Output) -> anyhow::Result<Exit> {
 
 fn show(data: &DataArg) -> anyhow::Result<Exit> {
     client::with(data, |channel| async move {
-        let answer = RevocationClient::new(channel).list_revoked(ListRevokedRequest {});
+        let mut client = RevocationClient::new(channel);
+        let answer = client
+            .list_revoked(ListRevokedRequest {})
+            .await?
+            .into_inner();
         let mut stdout = out::stdout();
-        for list in answer.await?.into_inner().crls {
+        for list in answer.crls {
             write!(stdout, "{}", pem::crl_text(&list))?;
         }
         stdout.flush()?;

@@ -96,6 +96,7 @@ fn apply(options: &mut Options, ca: &CaConfig) -> anyhow::Result<()> {
         .refresh_hint
         .min(longest)
         .max(Duration::from_secs(1));
+    options.wit_svid = ca.wit_svid;
     options.revocation = ca.revocation.then_some(LIST_LIFE);
     options.federation_roots = ca.federation_roots.clone();
     if let Some(interval) = ca.federation_interval {

@@ -42,6 +42,8 @@ pub struct CaConfig {
     pub bundle_endpoint: Option<WebConfig>,
     /// `ca.oidc`.
     pub oidc: Option<WebConfig>,
+    /// `ca.experimental.wit_svid`.
+    pub wit_svid: bool,
     /// `ca.revocation`.
     pub revocation: bool,
     /// `ca.management.address`.
@@ -87,6 +89,13 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
             "refresh_hint" => ca.refresh_hint = lifetime(reader, node),
             "bundle_endpoint" => {
                 ca.bundle_endpoint = Some(web(reader, node, "ca.bundle_endpoint", folder));
+            }
+            "experimental" => {
+                for (name, node) in reader.fields(node, "ca.experimental") {
+                    if name == "wit_svid" {
+                        ca.wit_svid = reader.boolean(node);
+                    }
+                }
             }
             "revocation" => ca.revocation = reader.boolean(node),
             "management" => {

@@ -85,6 +85,7 @@ fn what_is_not_known_is_passed_over() {
         (bundle.x509_authorities.len(), bundle.jwt_authorities.len()),
         (1, 0)
     );
+    assert!(bundle.wit_authorities.is_empty());
     let empty = Bundle::from_document(trust_domain(), br#"{"keys":[]}"#).unwrap();
     assert!(empty.x509_authorities.is_empty(), "every key is revoked");
 }

@@ -103,6 +103,7 @@ fn samples(ca: &Ca, name: &str) -> Option<Samples> {
     Some(match name {
         "svids" => {
             let kinds = AuthorityKind::ALL.into_iter().zip(&metrics.svids);
+            let kinds = kinds.take(ca.kinds().count());
             let each = kinds.flat_map(|(kind, outcomes)| {
                 let outcomes = Outcome::ALL.into_iter().zip(outcomes);
                 outcomes.map(move |(outcome, counter)| {
@@ -113,6 +114,7 @@ fn samples(ca: &Ca, name: &str) -> Option<Samples> {
         }
         "issuing_duration_seconds" => {
             let kinds = AuthorityKind::ALL.into_iter().zip(&metrics.issuing);
+            let kinds = kinds.take(ca.kinds().count());
             let each = kinds.map(|(kind, latency)| (words([kind.as_str()]), latency.observed()));
             Samples::Latencies(each.collect())
         }
@@ -147,7 +149,7 @@ fn samples(ca: &Ca, name: &str) -> Option<Samples> {
         "rotation_due_timestamp_seconds" => Samples::Gauges(rotation_due(ca)),
         "authority_streams_behind" => {
             let set = ca.authorities();
-            let behind = AuthorityKind::ALL.into_iter().filter_map(|kind| {
+            let behind = ca.kinds().filter_map(|kind| {
                 let prepared = set.newest(kind, AuthorityState::Prepared)?;
                 let behind = ca.deliveries().behind(prepared.row.published);
                 Some((words([kind.as_str()]), behind as f64))
@@ -210,7 +212,7 @@ fn samples(ca: &Ca, name: &str) -> Option<Samples> {
 fn in_each_state(ca: &Ca, value: impl Fn(&[&Authority]) -> Option<f64>) -> Vec<(Values, f64)> {
     let set = ca.authorities();
     let mut samples = Vec::new();
-    for kind in AuthorityKind::ALL {
+    for kind in ca.kinds() {
         for state in AuthorityState::ALL {
             let all = set.all().iter().map(|authority| &**authority);
             let found: Vec<&Authority> = all
@@ -227,7 +229,7 @@ fn in_each_state(ca: &Ca, value: impl Fn(&[&Authority]) -> Option<f64>) -> Vec<(
 fn rotation_due(ca: &Ca) -> Vec<(Values, f64)> {
     let set = ca.authorities();
     let mut samples = Vec::new();
-    for kind in AuthorityKind::ALL {
+    for kind in ca.kinds() {
         let Some(active) = set.active(kind) else {
             continue;
         };

@@ -51,8 +51,11 @@ impl Definition {
     }
 }
 
-const KIND: (&str, &str) = ("kind", "`x509`, `jwt`");
-const API: (&str, &str) = ("api", "`x509_svid`, `x509_bundles`, `jwt_bundles`, `sds`");
+const KIND: (&str, &str) = ("kind", "`x509`, `jwt`, and `wit` where it is switched on");
+const API: (&str, &str) = (
+    "api",
+    "`x509_svid`, `x509_bundles`, `jwt_bundles`, `wit_svid`, `wit_bundles`, `sds`",
+);
 const STATE: (&str, &str) = ("state", "`prepared`, `active`, `old`, `tainted`, `revoked`");
 const RESULT: (&str, &str) = ("result", "`success`, `failure`");
 const TRUST_DOMAIN: (&str, &str) = (

@@ -161,6 +161,18 @@ pub const KEYS: &[Key] = &[
         "Whether single X.509-SVIDs can be revoked: each X.509 authority then has a revocation list, which workloads get with their SVIDs and `ca crl` shows",
     ),
     key(
+        "ca.experimental",
+        "mapping",
+        "empty",
+        "What is not finished, or stands on a standard that is not: it may change or go",
+    ),
+    key(
+        "ca.experimental.wit_svid",
+        "boolean",
+        "`false`",
+        "Whether workloads get WIT-SVIDs: tokens that are bound to a key of theirs. They have authorities of their own, which stand in the bundle with `use: wit-svid`",
+    ),
+    key(
         "ca.management",
         "mapping",
         "none",
