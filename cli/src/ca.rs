@@ -5,12 +5,8 @@ mod audit;
 mod authority;
 pub mod bundle;
 pub mod client;
-<<<<<<< HEAD
-pub mod entry;
-=======
 mod crl;
-mod entry;
->>>>>>> 53c5b08 (Revoke single X.509-SVIDs: lists of every authority, given to workloads at once)
+pub mod entry;
 mod federation;
 mod init;
 pub mod options;

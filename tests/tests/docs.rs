@@ -147,11 +147,8 @@ fn every_page_is_run() {
             "observe.md",
             "production.md",
             "proxies.md",
-<<<<<<< HEAD
-            "rust.md",
-=======
             "revocation.md",
->>>>>>> 53c5b08 (Revoke single X.509-SVIDs: lists of every authority, given to workloads at once)
+            "rust.md",
             "tokens.md"
         ]
     );

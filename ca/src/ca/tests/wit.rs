@@ -18,12 +18,12 @@ async fn a_wit_svid_is_issued_recorded_verified_and_served_again() {
     let ca = open(with_wit(folder.path()), &clock).await;
     let mut first = entry("/a", &["unix:uid:1"]);
     first.hint = "x".to_owned();
-    let mut second = entry("/b", &["unix:uid:1"]);
+    let mut second = entry("/b", &["unix:gid:1"]);
     second.hint = "x".to_owned();
     create(&ca, first).await;
     clock.advance(Duration::from_secs(1));
     create(&ca, second).await;
-    let known = caller(&["unix:uid:1"]);
+    let known = caller(&["unix:uid:1", "unix:gid:1"]);
     let context = ca.wit_context(&known, None).await.unwrap();
     let ids: Vec<&str> = context
         .svids
