@@ -29,9 +29,44 @@ pub enum SelectorError {
     /// A colon in the type.
     #[error("the selector's type `{0}` has a colon in it")]
     ColonInType(String),
+    /// Of a type whose facts we know, and none of them.
+    #[error("no caller ever has the selector `{selector}`: those of type `{kind}` are {known}, each with a value", kind = .selector.kind(), known = known(.selector.kind()))]
+    NeverFound {
+        /// The selector.
+        selector: Selector,
+    },
     /// Too long to be a fact.
     #[error("the selector has {0} bytes, at most 2048 are allowed")]
     TooLong(usize),
+}
+
+/// Facts of the types that our own attestors find out; those of other types come from agents.
+const KINDS: [(&str, &[&str]); 2] = [
+    (
+        "unix",
+        &[
+            "uid",
+            "gid",
+            "user",
+            "group",
+            "supplementary_gid",
+            "supplementary_group",
+            "path",
+            "sha256",
+        ],
+    ),
+    ("systemd", &["id"]),
+];
+
+fn facts(kind: &str) -> Option<&'static [&'static str]> {
+    let known = KINDS.iter().find(|(known, _)| *known == kind);
+    known.map(|(_, facts)| *facts)
+}
+
+fn known(kind: &str) -> String {
+    let facts = facts(kind).unwrap_or_default().iter();
+    let facts: Vec<String> = facts.map(|fact| format!("`{kind}:{fact}:`")).collect();
+    facts.join(", ")
 }
 
 impl Selector {
@@ -57,6 +92,22 @@ impl Selector {
             kind: kind.into(),
             value: value.into(),
         })
+    }
+
+    /// Refuses one that no caller can have: `unix:uid`, `unix:name:web`.
+    ///
+    /// # Errors
+    /// [`SelectorError::NeverFound`].
+    pub fn can_be_found(&self) -> Result<(), SelectorError> {
+        let Some(facts) = facts(&self.kind) else {
+            return Ok(());
+        };
+        match self.value.split_once(':') {
+            Some((fact, value)) if facts.contains(&fact) && !value.is_empty() => Ok(()),
+            _ => Err(SelectorError::NeverFound {
+                selector: self.clone(),
+            }),
+        }
     }
 
     /// What stands before the first colon: `unix`.
@@ -98,6 +149,23 @@ mod tests {
         let selector: Selector = "unix:uid:1000".parse().unwrap();
         assert_eq!((selector.kind(), selector.value()), ("unix", "uid:1000"));
         assert_eq!(selector.to_string(), "unix:uid:1000");
+    }
+
+    #[test]
+    fn what_no_caller_has_is_told() {
+        for text in [
+            "unix:uid:0",
+            "unix:path:/a:b",
+            "systemd:id:a.service",
+            "k8s:ns",
+        ] {
+            assert_eq!(text.parse::<Selector>().unwrap().can_be_found(), Ok(()));
+        }
+        for text in ["unix:uid", "unix:uid:", "unix:name:web", "systemd:web"] {
+            let selector: Selector = text.parse().unwrap();
+            let error = selector.can_be_found().unwrap_err().to_string();
+            assert!(error.contains(text), "{error}");
+        }
     }
 
     #[test]

@@ -113,6 +113,9 @@ pub struct WatchArgs {
     /// Command for `sh -c` after each change of the files
     #[arg(long, value_name = "COMMAND")]
     pub reload: Option<String>,
+    /// Longest time that the command gets, seconds; then it is ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub reload_timeout: u64,
 }
 
 /// `svid validate`.

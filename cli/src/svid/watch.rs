@@ -143,7 +143,8 @@ fn tell(output: Output, spiffe_id: &str, kind: &str, line: &str) -> std::io::Res
     stdout.flush()
 }
 
-/// A command that fails is told: the files are right, and the next change tries again.
+/// A command that fails is told: the files are right, and the next change tries again. One that does not
+/// end would keep every later change out of the files.
 async fn reload(args: &WatchArgs) {
     let Some(command) = &args.reload else { return };
     let run = tokio::process::Command::new("sh")
@@ -151,9 +152,13 @@ async fn reload(args: &WatchArgs) {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .status();
-    match run.await {
-        Ok(status) if status.success() => {}
-        Ok(status) => out::report(format_args!("the reload command ended with {status}")),
-        Err(error) => out::report(format_args!("the reload command did not start: {error}")),
+    let limit = Duration::from_secs(args.reload_timeout);
+    match tokio::time::timeout(limit, run).await {
+        Ok(Ok(status)) if status.success() => {}
+        Ok(Ok(status)) => out::report(format_args!("the reload command ended with {status}")),
+        Ok(Err(error)) => out::report(format_args!("the reload command did not start: {error}")),
+        Err(_) => out::report(format_args!(
+            "the reload command was ended: it took more than {limit:?} (--reload-timeout)"
+        )),
     }
 }

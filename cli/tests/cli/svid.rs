@@ -231,6 +231,49 @@ fn a_token_is_fetched_and_valid_for_its_audience_only() {
 }
 
 #[test]
+fn a_reload_command_that_hangs_keeps_nothing_out_of_the_files() {
+    let ca = Authority::start();
+    ca.entry("web", &[]);
+    let mut watch = ca
+        .folder
+        .command(&["svid", "watch", "--socket", "ca/workload.sock"])
+        .args(["--write", "certs", "--reload-timeout", "1"])
+        .args(["--reload", "echo begun >> begun; exec sleep 600"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("the command hangs", || ca.path("begun").exists());
+    let prepared = ca.ca(&["authority", "prepare", "x509"]);
+    assert_eq!(prepared.code, 0, "{prepared:?}");
+    let roots = || text(&ca.path("certs/bundle.pem")).matches("BEGIN").count();
+    until("the new root is in the file", || roots() == 2);
+    let pid = rustix::process::Pid::from_raw(i32::try_from(watch.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(wait(&mut watch, Duration::from_secs(10)), 0);
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut watch.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(said.contains("the reload command was ended"), "{said}");
+}
+
+#[test]
+fn a_selector_that_no_caller_has_is_refused() {
+    let ca = Authority::start();
+    let made = ca.ca(&[
+        "entry",
+        "create",
+        "--spiffe-id",
+        "spiffe://example.org/x",
+        "--selector",
+        "unix:uid",
+    ]);
+    assert_eq!(made.code, 1, "{made:?}");
+    assert!(made.stderr.contains("`unix:uid:`"), "{made:?}");
+    let none = ca.ca(&["entry", "list", "--output", "json"]).json();
+    assert!(format!("{none:?}").contains("[]"), "{none:?}");
+}
+
+#[test]
 fn files_follow_the_identity_and_a_command_is_run_after_each_change() {
     let ca = Authority::start();
     let mut watch = ca

@@ -20,12 +20,13 @@ pub fn spiffe_id(text: &str) -> anyhow::Result<types::Spiffeid> {
 /// Selectors, `type:value` each.
 ///
 /// # Errors
-/// When one of them is none.
+/// When one of them is none, or one that no caller can have.
 pub fn selectors(texts: &[String]) -> anyhow::Result<Vec<types::Selector>> {
     texts
         .iter()
         .map(|text| {
             let selector: Selector = text.parse()?;
+            selector.can_be_found()?;
             Ok(types::Selector {
                 r#type: selector.kind().to_owned(),
                 value: selector.value().to_owned(),
