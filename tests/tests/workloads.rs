@@ -9,6 +9,7 @@
 )]
 
 mod workloads {
+    mod chains;
     mod discovery;
     mod envoy;
     mod jwt_identity;

@@ -29,6 +29,13 @@ type workload struct {
 }
 
 func main() {
+	if len(os.Args) == 2 && (os.Args[1] == "csrs" || os.Args[1] == "chains") {
+		if err := chains(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	address := workloadapi.WithClientOptions(workloadapi.WithAddr(os.Args[1]))

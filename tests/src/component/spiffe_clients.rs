@@ -15,6 +15,8 @@ const GO: Recipe = Recipe {
     make: make_go,
 };
 
+const GO_SOURCES: [&str; 4] = ["main.go", "chains.go", "go.mod", "go.sum"];
+
 const PYTHON: Recipe = Recipe {
     name: "py-spiffe-0.3.2",
     executable: "spiffe/__init__.py",
@@ -53,10 +55,7 @@ pub fn go_spiffe() -> Result<SpiffeClient, Missing> {
         let ours = fs::read(sources("go").join(file)).ok();
         stored.exists() && fs::read(stored.join(file)).ok() != ours
     };
-    if ["main.go", "go.mod", "go.sum"]
-        .iter()
-        .any(|file| is_old(file))
-    {
+    if GO_SOURCES.iter().any(|file| is_old(file)) {
         fs::remove_dir_all(&stored).map_err(|cause| missing(&GO, &cause))?;
     }
     let executable = GO.obtain()?;
@@ -134,7 +133,7 @@ fn missing(recipe: &Recipe, cause: &io::Error) -> Missing {
 }
 
 fn make_go(folder: &Path) -> io::Result<()> {
-    for file in ["main.go", "go.mod", "go.sum"] {
+    for file in GO_SOURCES {
         fs::copy(sources("go").join(file), folder.join(file))?;
     }
     let (modules, cache) = (folder.join("modules"), folder.join("cache"));
