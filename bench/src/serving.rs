@@ -119,6 +119,11 @@ where
             // The first is the server that decides nothing.
             let rate = *null_rate.get_or_insert(measured.rate) / 2.0;
             entry.row.full.push(measured);
+            // Where a connection takes one question at a time, a question waits for the one before it: with
+            // more connections, what is measured is the server and not the queue in front of it.
+            while at_once == 1 && callers.len() < 4 * connections {
+                callers.push(open(address).await?);
+            }
             tokio::time::sleep(REST).await;
             let measured = at_rate(server, &callers, rate, entry.requests, length).await?;
             entry.row.half.push(measured);

@@ -119,19 +119,22 @@ struct Writer<'s> {
 
 impl Writer<'_> {
     fn add(&mut self, batch: &mut Batch, event: &DecisionEvent) {
-        let Ok(mut line) = serde_json::to_vec(event) else {
+        // Made where it is written from: a line of its own would be copied.
+        let before = batch.bytes.len();
+        if serde_json::to_writer(&mut batch.bytes, event).is_err() {
+            batch.bytes.truncate(before);
             self.state.fate.failed.fetch_add(1, Ordering::Relaxed);
             return;
-        };
-        line.push(b'\n');
-        let together = batch.bytes.len().saturating_add(line.len());
-        if u64::try_from(together).unwrap_or(u64::MAX) > self.sink.room() {
+        }
+        batch.bytes.push(b'\n');
+        if u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX) > self.sink.room() {
+            let line = batch.bytes.split_off(before);
             self.flush(batch);
             if let Err(error) = self.sink.rotate() {
                 self.warn("the decision log cannot be rotated", &error);
             }
+            batch.bytes.extend_from_slice(&line);
         }
-        batch.bytes.append(&mut line);
         batch.ends.push(batch.bytes.len());
     }
 

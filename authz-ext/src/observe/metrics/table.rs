@@ -56,7 +56,7 @@ const DECISION: (&str, &str) = ("decision", VERDICTS);
 const DRY_RUN: (&str, &str) = ("dry_run", VERDICTS);
 const ORIGIN: (&str, &str) = (
     "origin",
-    "address of the key set or the issuer, without a query; `inline`",
+    "address of the key set or the issuer, without a query; for keys in a policy the word inline",
 );
 
 const fn metric(
@@ -96,11 +96,7 @@ pub const TABLE: &[Definition] = &[
     metric(
         "dry_run_policy_decisions",
         Kind::Counter,
-        &[
-            ("policy", "`namespace/name` of a policy"),
-            DECISION,
-            DRY_RUN,
-        ],
+        &[("policy", "namespace/name of a policy"), DECISION, DRY_RUN],
         "The same by policy: those that tell the verdict on trial, and those on trial that matched",
     ),
     metric(

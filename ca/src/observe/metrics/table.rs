@@ -60,7 +60,7 @@ const STATE: (&str, &str) = ("state", "`prepared`, `active`, `old`, `tainted`, `
 const RESULT: (&str, &str) = ("result", "`success`, `failure`");
 const TRUST_DOMAIN: (&str, &str) = (
     "trust_domain",
-    "a trust domain that `ca federation` has a relationship with",
+    "a trust domain with which there is a relationship of federation",
 );
 const CAUSE: (&str, &str) = (
     "cause",
