@@ -4,7 +4,7 @@
 //! denied as `invalid_request`, one over a limit as `overloaded`; a gRPC error would instead be subject to
 //! the proxy's failure mode.
 
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -85,25 +85,35 @@ impl Authorization {
             return None;
         }
         // What the check leaves unfinished when it is dropped is a message that has not all come.
-        let answering = || {
-            let mut answering = pin!(self.answer(asked));
-            match answering
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-            {
-                Poll::Ready(answer) => Some(answer),
-                Poll::Pending => None,
-            }
+        let mut answering = pin!(self.answer(asked));
+        match answering
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Reads and decides one check. The answer is always one in ext_authz's own terms: should the check
+    /// panic, which nothing is known to make it do, one request is denied and the others of its connection
+    /// go on, and nothing is left to the proxy's failure mode.
+    pub(super) async fn answer(&self, asked: &mut Asked) -> Result<Bytes, Gone> {
+        let answered = {
+            let mut answering = pin!(self.read_and_decided(asked));
+            poll_fn(|cx| {
+                let poll = AssertUnwindSafe(|| answering.as_mut().poll(cx));
+                catch_unwind(poll).map_or(Poll::Ready(None), |polled| polled.map(Some))
+            })
+            .await
         };
-        // A task of its own would have kept it from the other checks of this connection.
-        catch_unwind(AssertUnwindSafe(answering)).unwrap_or_else(|_| {
+        answered.unwrap_or_else(|| {
             tracing::error!("request denied: its check panicked");
-            Some(Ok(self.refused(asked, Reason::EvaluationError)))
+            Ok(self.refused(asked, Reason::EvaluationError))
         })
     }
 
-    /// Reads and decides one check. The answer is always one in ext_authz's own terms.
-    pub(super) async fn answer(&self, asked: &mut Asked) -> Result<Bytes, Gone> {
+    async fn read_and_decided(&self, asked: &mut Asked) -> Result<Bytes, Gone> {
         let headers = asked.metadata.as_ref();
         let reason = if is_over(headers, self.limits()) {
             self.load.over(Overrun::Overloaded).reason()

@@ -93,7 +93,9 @@ pub(super) async fn answered(response: ResponseFuture) -> String {
     let mut body: RecvStream = response.into_body();
     let mut octets = BytesMut::new();
     while let Some(chunk) = within("the body", body.data()).await {
-        octets.put_slice(&chunk.unwrap());
+        let chunk = chunk.unwrap();
+        body.flow_control().release_capacity(chunk.len()).unwrap();
+        octets.put_slice(&chunk);
     }
     let trailers = within("trailers", body.trailers()).await.unwrap().unwrap();
     assert_eq!(trailers["grpc-status"], "0");

@@ -49,8 +49,13 @@ async fn messages_in_pieces_and_hundreds_at_once_are_each_answered_right() {
         }
         waiting.push((response, number, expected));
     }
+    // Side by side: answers that nobody reads fill the connection's window, and those behind them wait.
+    let mut reading = tokio::task::JoinSet::new();
     for (response, number, expected) in waiting {
-        assert_eq!(answered(response).await, expected, "{number}");
+        reading.spawn(async move { assert_eq!(answered(response).await, expected, "{number}") });
+    }
+    while let Some(read) = reading.join_next().await {
+        read.unwrap();
     }
     assert_eq!(read(&running.counters.checks_in_flight), 0);
     running.stop().await;
