@@ -90,12 +90,12 @@ impl Metric {
 fn metrics() -> Vec<Metric> {
     let authz = authz::TABLE.iter().map(|one| Metric {
         name: one.full_name(),
-        is_histogram: one.kind == authz::Kind::Histogram,
+        is_histogram: one.kind.as_str() == "histogram",
         labels: one.labels,
     });
     let ca = ca::TABLE.iter().map(|one| Metric {
         name: one.full_name(),
-        is_histogram: one.kind == ca::Kind::Histogram,
+        is_histogram: one.kind.as_str() == "histogram",
         labels: one.labels,
     });
     authz.chain(ca).collect()

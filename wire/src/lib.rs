@@ -1,6 +1,6 @@
 //! Unix sockets as the services listen on them: files that are placed and removed safely, and what gRPC
-//! clients of every language need there and HTTP/2 in Rust does not give them. And the way to the
-//! collector that both tell what they do.
+//! clients of every language need there and HTTP/2 in Rust does not give them. And what both
+//! tell operators with: the way to a collector, and metrics.
 //!
 //! The services share this and nothing else: it knows octets and connections, neither Envoy nor SVIDs.
 
@@ -8,6 +8,7 @@ mod authority;
 pub mod collector;
 mod hpack;
 mod huffman;
+pub mod metrics;
 mod socket;
 
 pub use authority::AuthorityRepair;

@@ -3,7 +3,6 @@
 //! Label values are words of ours or names from the configuration and the manifests, never values of
 //! a request; the names are bounded, too.
 
-mod latency;
 mod scrape;
 mod table;
 
@@ -13,12 +12,11 @@ use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use portcullis_policy::decision::{Decision, DryRun, Reason, Verdict};
+use portcullis_wire::metrics::Latency;
 
 pub use self::scrape::Sources;
 pub(super) use self::scrape::text;
-pub use self::table::{Definition, Kind, PREFIX, TABLE};
-
-use self::latency::Latency;
+pub use self::table::{PREFIX, TABLE};
 
 /// Most names of one metric; whatever comes after them is counted as [`OTHER`].
 const NAMES: usize = 1000;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::JournalError;
-use crate::observe::metrics::Latency;
+use portcullis_wire::metrics::Latency;
 
 /// Counters of one journal.
 #[derive(Debug, Default)]

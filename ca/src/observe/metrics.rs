@@ -3,7 +3,6 @@
 //! Label values are words of ours, and names of trust domains that the operator federates with. A SPIFFE ID, or
 //! anything else that a caller chooses, is never one.
 
-mod latency;
 mod scrape;
 mod table;
 
@@ -11,14 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use portcullis_wire::metrics::Latency;
+
 use crate::attest::AttestError;
 use crate::authority::AuthorityError;
 use crate::identities::IssueError;
 use crate::store::AuthorityKind;
 
-pub(crate) use self::latency::Latency;
 pub(crate) use self::scrape::text;
-pub use self::table::{Definition, Kind, PREFIX, TABLE};
+pub use self::table::{PREFIX, TABLE};
 
 const KINDS: usize = AuthorityKind::ALL.len();
 

@@ -1,19 +1,15 @@
 //! The metrics as text, in the OpenMetrics format that Prometheus reads.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use portcullis_policy::decision::{Reason, Verdict};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use portcullis_wire::metrics::{Samples, Values, text as render};
 use tokio::sync::watch;
 
-use super::table::{Definition, Kind, PREFIX, TABLE};
+use super::table::TABLE;
 use super::{Custom, Named};
 use crate::limits::Counters;
 use crate::observe::Inner;
@@ -35,14 +31,14 @@ pub struct Sources {
 
 /// The text for one scrape.
 pub(in crate::observe) fn text(inner: &Arc<Inner>) -> String {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape {
+    let scrape = Scrape {
         inner: Arc::clone(inner),
-    }));
-    let mut text = String::new();
-    // Only a writer fails, and a string does not.
-    let _ = text::encode(&mut text, &registry);
-    text
+    };
+    let state = State::of(inner);
+    let gathered = TABLE
+        .iter()
+        .filter_map(|definition| Some((definition, scrape.samples(definition.name, &state)?)));
+    render(gathered.collect())
 }
 
 #[derive(Debug)]
@@ -50,68 +46,7 @@ struct Scrape {
     inner: Arc<Inner>,
 }
 
-/// The values of one metric's labels, in the order of its definition.
-type Values = Vec<String>;
-
-/// The samples of one metric.
-enum Samples {
-    Counters(Vec<(Values, u64)>),
-    Gauges(Vec<(Values, f64)>),
-    Latency,
-}
-
-impl Collector for Scrape {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let state = State::of(&self.inner);
-        for definition in TABLE {
-            self.metric(&mut encoder, definition, &state)?;
-        }
-        Ok(())
-    }
-}
-
 impl Scrape {
-    fn metric(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        definition: &Definition,
-        state: &State,
-    ) -> Result<(), fmt::Error> {
-        let kind = match definition.kind {
-            Kind::Counter => MetricType::Counter,
-            Kind::Gauge => MetricType::Gauge,
-            Kind::Histogram => MetricType::Histogram,
-        };
-        let name = format!("{PREFIX}{}", definition.name);
-        let mut metric = encoder.encode_descriptor(&name, definition.meaning, None, kind)?;
-        let labels = |values: Values| -> Vec<(&'static str, String)> {
-            let names = definition.labels.iter().map(|(name, _)| *name);
-            names.zip(values).collect()
-        };
-        let bare = definition.labels.is_empty();
-        match self.samples(definition.name, state).ok_or(fmt::Error)? {
-            Samples::Latency => {
-                let seen = self.inner.metrics.latency.observed();
-                metric.encode_histogram::<NoLabelSet>(seen.sum, seen.count, &seen.buckets, None)
-            }
-            Samples::Counters(samples) => samples.into_iter().try_for_each(|(values, value)| {
-                let labels = labels(values);
-                if bare {
-                    return metric.encode_counter::<NoLabelSet, _, u64>(&value, None);
-                }
-                let mut metric = metric.encode_family(&labels)?;
-                metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
-            }),
-            Samples::Gauges(samples) => samples.into_iter().try_for_each(|(values, value)| {
-                let labels = labels(values);
-                if bare {
-                    return metric.encode_gauge(&value);
-                }
-                metric.encode_family(&labels)?.encode_gauge(&value)
-            }),
-        }
-    }
-
     /// That of the decision log, where there is one.
     fn fate(&self) -> Option<&Fate> {
         self.inner.log.as_ref().map(|(_, log)| log.fate())
@@ -130,7 +65,9 @@ impl Scrape {
                 };
                 Samples::Counters(counters.map(sample).collect())
             }
-            "decision_duration_seconds" => Samples::Latency,
+            "decision_duration_seconds" => {
+                Samples::Latencies(vec![(Values::new(), metrics.latency.observed())])
+            }
             "dry_run_decisions" => Samples::Counters(pairs(&metrics.dry_run).collect()),
             "dry_run_policy_decisions" => Samples::Counters(named(&metrics.trials, |pairs_of| {
                 pairs(pairs_of).filter(|(_, value)| *value > 0).collect()

@@ -1,55 +1,9 @@
 //! Every metric: what `/metrics` shows is here, and the reference documents it.
 
+use portcullis_wire::metrics::{Definition, Kind};
+
 /// Stands before every name.
 pub const PREFIX: &str = "portcullis_authz_";
-
-/// What a metric is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Only grows; shown with `_total`.
-    Counter,
-    /// A value of now.
-    Gauge,
-    /// Shown as `_bucket`, `_sum` and `_count`.
-    Histogram,
-}
-
-impl Kind {
-    /// Prometheus' word for it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
-}
-
-/// One metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Definition {
-    /// Name without [`PREFIX`] and without a counter's `_total`.
-    pub name: &'static str,
-    /// What it is.
-    pub kind: Kind,
-    /// Its labels, each with the values that it can have.
-    pub labels: &'static [(&'static str, &'static str)],
-    /// What it means.
-    pub meaning: &'static str,
-}
-
-impl Definition {
-    /// The name as queries write it; of a histogram, without a suffix.
-    #[must_use]
-    pub fn full_name(&self) -> String {
-        let total = match self.kind {
-            Kind::Counter => "_total",
-            Kind::Gauge | Kind::Histogram => "",
-        };
-        format!("{PREFIX}{}{total}", self.name)
-    }
-}
 
 const VERDICTS: &str = "`allow`, `deny`";
 const DECISION: (&str, &str) = ("decision", VERDICTS);
@@ -66,6 +20,7 @@ const fn metric(
     meaning: &'static str,
 ) -> Definition {
     Definition {
+        prefix: PREFIX,
         name,
         kind,
         labels,

@@ -1,17 +1,12 @@
 //! The metrics as text, in the OpenMetrics format that Prometheus reads.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text as format};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use portcullis_wire::metrics::{Latency, Samples, Values, text as render};
 
-use super::latency::Observed;
-use super::table::{Definition, Kind, PREFIX, TABLE};
-use super::{ATTESTED, Api, Latency, Metrics, Outcome, RESULTS, Step};
+use super::table::TABLE;
+use super::{ATTESTED, Api, Metrics, Outcome, RESULTS, Step};
 use crate::authority::Authority;
 use crate::ca::{Ca, rotation_times};
 use crate::identities::Identities as _;
@@ -25,76 +20,7 @@ pub(crate) fn text(ca: &Ca) -> String {
     let gathered = TABLE
         .iter()
         .filter_map(|definition| Some((definition, samples(ca, definition.name)?)));
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Gathered(gathered.collect())));
-    let mut text = String::new();
-    // Only a writer fails, and a string does not.
-    let _ = format::encode(&mut text, &registry);
-    text
-}
-
-/// The values of one metric's labels, in the order of its definition.
-type Values = Vec<String>;
-
-/// The samples of one metric.
-#[derive(Debug)]
-enum Samples {
-    Counters(Vec<(Values, u64)>),
-    Gauges(Vec<(Values, f64)>),
-    Latencies(Vec<(Values, Observed)>),
-}
-
-/// Every metric with its samples, read once.
-#[derive(Debug)]
-struct Gathered(Vec<(&'static Definition, Samples)>);
-
-impl Collector for Gathered {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        for (definition, samples) in &self.0 {
-            let kind = match definition.kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-                Kind::Histogram => MetricType::Histogram,
-            };
-            let name = format!("{PREFIX}{}", definition.name);
-            let mut metric = encoder.encode_descriptor(&name, definition.meaning, None, kind)?;
-            match samples {
-                Samples::Counters(samples) => {
-                    each(&mut metric, definition, samples, |m, value| {
-                        m.encode_counter::<NoLabelSet, _, u64>(value, None)
-                    })?
-                }
-                Samples::Gauges(samples) => each(&mut metric, definition, samples, |m, value| {
-                    m.encode_gauge(value)
-                })?,
-                Samples::Latencies(samples) => {
-                    each(&mut metric, definition, samples, |m, seen| {
-                        m.encode_histogram::<NoLabelSet>(seen.sum, seen.count, &seen.buckets, None)
-                    })?
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Encodes each sample with its labels.
-fn each<T>(
-    metric: &mut MetricEncoder<'_>,
-    definition: &Definition,
-    samples: &[(Values, T)],
-    encode: impl Fn(&mut MetricEncoder<'_>, &T) -> fmt::Result,
-) -> fmt::Result {
-    for (values, value) in samples {
-        if definition.labels.is_empty() {
-            encode(metric, value)?;
-            continue;
-        }
-        let names = definition.labels.iter().map(|(name, _)| *name);
-        let labels: Vec<(&str, String)> = names.zip(values.iter().cloned()).collect();
-        encode(&mut metric.encode_family(&labels)?, value)?;
-    }
-    Ok(())
+    render(gathered.collect())
 }
 
 fn samples(ca: &Ca, name: &str) -> Option<Samples> {
