@@ -8,6 +8,7 @@ mod caddy;
 mod debian;
 mod envoy;
 mod grpcurl;
+mod kube_api;
 mod spiffe_clients;
 mod spire;
 mod traefik;
@@ -25,12 +26,13 @@ pub use caddy::caddy;
 pub use debian::{Unpacked, apache, haproxy, nginx, promtool};
 pub use envoy::envoy;
 pub use grpcurl::grpcurl;
+pub use kube_api::kube_api;
 pub use spiffe_clients::{SpiffeClient, go_spiffe, java_spiffe, py_spiffe};
 pub use spire::spire_server;
 pub use traefik::traefik;
 
 /// How long a test waits for another process that is fetching the same component.
-const LOCK_LIMIT: Duration = Duration::from_secs(900);
+const LOCK_LIMIT: Duration = Duration::from_secs(1800);
 
 /// A component that could not be had, and what to do about it.
 #[derive(Debug, thiserror::Error)]

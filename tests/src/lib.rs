@@ -12,6 +12,7 @@ pub mod corpus;
 pub mod echo;
 pub mod envoy;
 pub mod generate;
+pub mod kube_api;
 pub mod naive;
 pub mod portcullis;
 pub mod ports;

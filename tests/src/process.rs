@@ -78,10 +78,23 @@ impl Daemon {
     /// # Errors
     /// The log file cannot be opened or the program cannot be started.
     pub fn start(command: &mut Command, log: &Path) -> io::Result<Self> {
+        Self::start_with(command, log, Stdio::null())
+    }
+
+    /// The same with a standard input that is open for as long as this is: for programs that end with it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_attached(command: &mut Command, log: &Path) -> io::Result<Self> {
+        // The other end of the pipe is in `child`.
+        Self::start_with(command, log, Stdio::piped())
+    }
+
+    fn start_with(command: &mut Command, log: &Path, input: Stdio) -> io::Result<Self> {
         let out = File::options().create(true).append(true).open(log)?;
         let err = out.try_clone()?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(out)
             .stderr(err)
             .process_group(0)

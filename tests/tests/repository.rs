@@ -56,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-authz",
             "portcullis-ca",
             "portcullis-mtls",
+            "portcullis-wire",
             "portcullis",
         ],
     ),

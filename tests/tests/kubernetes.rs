@@ -1,0 +1,12 @@
+//! What Portcullis does in a cluster, against a real Kubernetes API server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what is wrong by failing"
+)]
+
+#[path = "kubernetes/api_server.rs"]
+mod api_server;
