@@ -25,11 +25,11 @@ const SOURCES: [&str; 3] = ["main.go", "go.mod", "go.sum"];
 pub fn kube_api() -> Result<PathBuf, Missing> {
     let stored = target_folder().join("components").join(RECIPE.name);
     // Built from other sources: to be built anew.
-    let is_old = |file: &&str| {
+    let is_old = |file| {
         let ours = fs::read(sources().join(file)).ok();
         stored.exists() && fs::read(stored.join(file)).ok() != ours
     };
-    if SOURCES.iter().any(|file| is_old(&file)) {
+    if SOURCES.iter().into_iter().any(is_old) {
         fs::remove_dir_all(&stored).map_err(|cause| Missing {
             component: RECIPE.name.to_owned(),
             cause: cause.to_string(),
@@ -59,7 +59,10 @@ fn make(folder: &Path) -> io::Result<()> {
         ])
         .args(["-gcflags=all=-dwarf=false", "-ldflags"])
         // The version that clients are told.
-        .arg("-s -w -X k8s.io/component-base/version.gitVersion=v1.34.4")
+        .arg(concat!(
+            "-s -w -X k8s.io/component-base/version.gitVersion=",
+            "v1.34.4"
+        ))
         .args(["-o", RECIPE.executable, "."])
         .env("GOWORK", "off")
         .env("GOTOOLCHAIN", "local")
