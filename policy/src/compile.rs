@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::cedar::context::Uids;
 use crate::cedar::{emit, schema};
+use crate::closing::Closing;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
 use crate::inventory::{self, Inventory};
@@ -56,7 +57,7 @@ impl Compiler {
                 let revision =
                     revision(&documents.base, Some(proposed_sources(documents)), settings);
                 Some(Arc::new(
-                    self.snapshot(&kept, &proposed, settings, revision, None)?,
+                    self.snapshot(&kept, &proposed, settings, revision, None, Vec::new())?,
                 ))
             }
         };
@@ -68,7 +69,26 @@ impl Compiler {
             .collect();
         self.files.retain(|file, _| named.contains(file.as_ref()));
         let revision = revision(&documents.base, None, settings);
-        self.snapshot(&base, &[], settings, revision, candidate)
+        let closings = Vec::new();
+        self.snapshot(&base, &[], settings, revision, candidate, closings)
+    }
+
+    /// What `sources` were read to; those that were compiled are not read again.
+    pub(crate) fn read_again(&mut self, sources: &[SourceText]) -> Vec<Arc<FileResources>> {
+        self.read(sources)
+    }
+
+    /// Compiles what was read before, with what is closed.
+    pub(crate) fn compile_read(
+        &mut self,
+        read: &[Arc<FileResources>],
+        closings: Vec<Arc<Closing>>,
+        settings: &Settings,
+    ) -> Result<Snapshot, Vec<Diagnostic>> {
+        let mut hasher = DefaultHasher::new();
+        format!("{read:?} {closings:?} {settings:?}").hash(&mut hasher);
+        let revision = format!("{:016x}", hasher.finish());
+        self.snapshot(read, &[], settings, revision, None, closings)
     }
 
     /// Reads every file, or takes what it was read to last time.
@@ -98,6 +118,7 @@ impl Compiler {
         settings: &Settings,
         revision: String,
         candidate: Option<Arc<Snapshot>>,
+        closings: Vec<Arc<Closing>>,
     ) -> Result<Snapshot, Vec<Diagnostic>> {
         let files = || base.iter().chain(proposed);
         let resources: Vec<Arc<Resource>> =
@@ -135,10 +156,7 @@ impl Compiler {
         let (user_policies, twice) = user::overlay(cedar(base), cedar(proposed));
         diagnostics.extend(twice);
         let uids = Uids::new().map_err(|e| vec![defect(&e, Location::default())])?;
-        let refused = diagnostics
-            .iter()
-            .any(|d| d.is_error() && !(settings.accept_invalid && bypasses_webhook(d.code)));
-        if refused {
+        if diagnostics.iter().any(|d| refuses(d, settings)) {
             return Err(diagnostics);
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
@@ -147,7 +165,7 @@ impl Compiler {
             .map(|(_, workload)| workload)
             .collect();
         diagnostics.extend(user::diagnose(&user_policies, &workloads));
-        let set = PolicySet::new(policies, user_policies, &resources, &mesh);
+        let set = PolicySet::new(policies, user_policies, &resources, &mesh, closings);
         diagnostics.extend(inventory.diagnose(&resources));
         diagnostics.extend(set.peer_authentications().diagnose(&inventory, &resources));
         Ok(Snapshot::new(Parts {
@@ -235,6 +253,16 @@ fn lower_all<'r>(resources: &[&'r Arc<Resource>], mesh: &Mesh) -> Vec<Lowered<'r
             })
             .collect()
     })
+}
+
+/// True for what keeps a set, or an object of it, from being used.
+pub(crate) fn refuses(diagnostic: &Diagnostic, settings: &Settings) -> bool {
+    diagnostic.is_error() && !(settings.accept_invalid && bypasses_webhook(diagnostic.code))
+}
+
+/// Why the Cedar of one resource is refused, if it is: a defect of ours.
+pub(crate) fn refused(resource: &Arc<Resource>, mesh: &Mesh) -> Vec<Diagnostic> {
+    Policy::of(resource, mesh).map_or_else(Vec::new, |policy| validate(&policy))
 }
 
 /// True for what Istio's schema or webhook refuses in a policy that can be read all the same; what

@@ -127,6 +127,9 @@ pub fn decide(snapshot: &Snapshot, worker: &mut Worker, request: &Request) -> De
         Ok(located) => located,
         Err(why) => return Decision::closed(why.reason(), snapshot.revision()),
     };
+    if let Some(decision) = invalid_resource(snapshot, &located.slice) {
+        return decision;
+    }
     let request = &*peer::seen(located.resolved.target, request);
     if let Some(why) = uncertain::closed(snapshot, &located, request) {
         return Decision::closed(why.reason(), snapshot.revision());
@@ -152,6 +155,27 @@ pub fn decide(snapshot: &Snapshot, worker: &mut Worker, request: &Request) -> De
         }
     }
     decision.unwrap_or_else(|| Decision::closed(Reason::InvalidRequest, snapshot.revision()))
+}
+
+/// The answer to every request where a policy was left out closed, on trial as well: what is on trial
+/// stands beside what is missing.
+fn invalid_resource(snapshot: &Snapshot, slice: &Slice) -> Option<Decision> {
+    if slice.closed_by.is_empty() {
+        return None;
+    }
+    let reason = Reason::InvalidResource;
+    let policies: Vec<String> = slice.closed_by.iter().map(|c| c.name()).collect();
+    let dry_run = slice.has_trial.then(|| DryRun {
+        decision: reason.verdict(),
+        reason,
+        policies: policies.clone(),
+        shadow: Shadow::default(),
+    });
+    Some(Decision {
+        policies,
+        dry_run,
+        ..Decision::closed(reason, snapshot.revision())
+    })
 }
 
 fn reading(

@@ -9,6 +9,7 @@
 
 pub mod attachment;
 pub mod cedar;
+pub mod closing;
 pub mod compile;
 pub mod decide;
 pub mod decision;
@@ -19,6 +20,7 @@ pub mod facts;
 pub mod index;
 pub mod inventory;
 pub mod lint;
+pub mod live;
 pub mod lower;
 pub mod mesh;
 pub mod model;

@@ -17,6 +17,7 @@ mod rules;
 use std::sync::Arc;
 
 pub use duplicate::duplicates;
+pub(crate) use duplicate::identity;
 
 use crate::diagnostic::{Diagnostic, Location, code::Code};
 use crate::resource::{AuthorizationPolicy, Metadata, Resource};

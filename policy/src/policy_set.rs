@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::attachment::{EnforcementPoint, Index, Scope, attaches};
+use crate::closing::Closing;
 use crate::lower::{self, Lowered};
 use crate::mesh::Mesh;
 use crate::model::Dialect;
@@ -85,6 +86,7 @@ pub struct PolicySet {
     user: Vec<Arc<UserPolicy>>,
     peer_authentications: PeerAuthentications,
     peer_authentication_ports: Vec<u16>,
+    closings: Vec<Arc<Closing>>,
 }
 
 impl PolicySet {
@@ -95,6 +97,7 @@ impl PolicySet {
         user: Vec<Arc<UserPolicy>>,
         resources: &[Arc<Resource>],
         mesh: &Mesh,
+        closings: Vec<Arc<Closing>>,
     ) -> Self {
         let tokens: Vec<Arc<Resource>> = resources
             .iter()
@@ -117,6 +120,7 @@ impl PolicySet {
             user,
             peer_authentications: PeerAuthentications::build(resources, &mesh.root_namespace),
             peer_authentication_ports: ports,
+            closings,
         }
     }
 
@@ -181,6 +185,12 @@ impl PolicySet {
     #[must_use]
     pub fn peer_authentication_ports(&self) -> &[u16] {
         &self.peer_authentication_ports
+    }
+
+    /// Policies that were never seen good, and close what they select.
+    #[must_use]
+    pub fn closings(&self) -> &[Arc<Closing>] {
+        &self.closings
     }
 
     /// Places of the AuthorizationPolicies that apply at `point`, asking each of them; for many

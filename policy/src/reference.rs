@@ -117,7 +117,8 @@ impl Reference {
         // A worker of its own: this thread's would remember slices of another snapshot.
         let located = decide::locate(snapshot, &mut Worker::default(), request).ok()?;
         let request = &*crate::facts::peer::seen(located.resolved.target, request);
-        if decide::closed(snapshot, &located, request).is_some() {
+        let closed = !located.slice.closed_by.is_empty();
+        if closed || decide::closed(snapshot, &located, request).is_some() {
             return None;
         }
         let paths = decide::paths(snapshot, request, located.dialect).ok()?;

@@ -27,6 +27,7 @@ mod read;
 mod reader;
 mod request_authentication;
 
+pub(crate) use attachment::attachment_of;
 pub use extension_provider::{
     BodyInCheck, ExtAuthz, ExtAuthzCall, ExtensionProvider, read as read_extension_providers,
 };

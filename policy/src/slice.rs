@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::attachment::{self, EnforcementPoint};
+use crate::closing::Closing;
 use crate::index::Index;
 use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule, RuleId};
 use crate::peer_authentication::{Effective, PeerAuthentications, SetBy};
@@ -29,6 +30,8 @@ pub struct Contents {
     pub user: Vec<UserPolicyId>,
     /// Peer identity demanded, by port; `None`: any other port, or unknown.
     pub mtls: Vec<(Port, MtlsMode, Option<String>)>,
+    /// Policies left out closed that select the destination, by place in the policy set.
+    pub closings: Vec<u32>,
 }
 
 /// A port, or the rest.
@@ -70,6 +73,11 @@ impl Contents {
                 set.peer_authentications(),
                 set.peer_authentication_ports(),
             ),
+            closings: (0u32..)
+                .zip(set.closings())
+                .filter(|(_, closing)| closing.closes(point))
+                .map(|(place, _)| place)
+                .collect(),
         }
     }
 }
@@ -121,6 +129,8 @@ pub struct Slice {
     pub rules_read: Reads,
     /// What `user` looks at.
     pub user_reads: Reads,
+    /// Policies left out closed that select the destination: every request is denied.
+    pub closed_by: Vec<Arc<Closing>>,
     /// Where tokens are looked for.
     pub tokens: Option<TokenRules>,
     mtls: BTreeMap<Port, (MtlsMode, Option<Arc<Rule>>)>,
@@ -190,9 +200,15 @@ impl Slice {
             let first = t.policies().first().map(String::as_str);
             Arc::new(synthetic(Role::Token, dialect, first))
         });
+        let closed_by = contents
+            .closings
+            .iter()
+            .filter_map(|place| set.closings().get(*place as usize).cloned())
+            .collect();
         Self {
             contents,
             rules,
+            closed_by,
             index,
             has_allow,
             has_allow_on_trial,

@@ -45,7 +45,8 @@ pub fn matching(snapshot: &Snapshot, worker: &mut Worker, request: &Request) -> 
         return Vec::new();
     };
     let custom = |rule: &&Arc<Rule>| matches!(rule.role, Role::Custom(_)) && !rule.dry_run;
-    if !located.slice.rules.iter().any(|rule| custom(&rule)) {
+    let closed = !located.slice.closed_by.is_empty();
+    if closed || !located.slice.rules.iter().any(|rule| custom(&rule)) {
         return Vec::new();
     }
     let request = &*peer::seen(located.resolved.target, request);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{AlternativeReport, ClauseReport, Explanation, Outcome, RuleReport, steps};
+use crate::closing::Closing;
 use crate::decide::{self, Located};
 use crate::decision::{Decision, Reason};
 use crate::facts::{Facts, IdentityView};
@@ -48,6 +49,12 @@ pub(crate) fn explain(
         }
     };
     destination(&mut told, snapshot, &located);
+    if !located.slice.closed_by.is_empty() {
+        told.steps.extend(located.slice.closed_by.iter().map(closed));
+        told.steps
+            .push("refused here: no rule was asked".to_owned());
+        return told;
+    }
     let request = &*crate::facts::peer::seen(located.resolved.target, request);
     if let Some(why) = decide::closed(snapshot, &located, request) {
         told.steps.push(why.to_string());
@@ -100,6 +107,16 @@ pub(crate) fn explain(
     steps::layers(&mut told, &located, request, &facts, &reports);
     told.rules = rules(reports, &told.decision, all);
     told
+}
+
+/// What a policy does that was never seen good.
+fn closed(closing: &Arc<Closing>) -> String {
+    format!(
+        "closed by `{}`: it is refused, and no good version of it was seen ({}: {})",
+        closing.key.resource(),
+        closing.why.code,
+        closing.why.message
+    )
 }
 
 fn destination(told: &mut Explanation, snapshot: &Snapshot, located: &Located) {

@@ -8,7 +8,7 @@ use crate::diagnostic::{Diagnostic, Location, Severity, code};
 use crate::resource::{Metadata, Resource, WorkloadKind};
 
 /// What makes an object one: API kind, namespace, name.
-type Identity<'a> = (&'static str, &'a str, &'a str);
+pub(crate) type Identity<'a> = (&'static str, &'a str, &'a str);
 
 /// An error for each object that stands in the set twice, pointing at both places. Namespaces and
 /// service accounts hold nothing that could differ in effect: for them a warning.
@@ -46,7 +46,8 @@ pub fn duplicates(resources: &[Arc<Resource>]) -> Vec<Diagnostic> {
     found
 }
 
-fn identity(resource: &Resource) -> Option<(Identity<'_>, &Location)> {
+/// API kind, namespace and name of an object, and where it stands; `None` for what may be there twice.
+pub(crate) fn identity(resource: &Resource) -> Option<(Identity<'_>, &Location)> {
     fn of<'a>(kind: &'static str, meta: &'a Metadata) -> Option<(Identity<'a>, &'a Location)> {
         Some(((kind, &meta.namespace, &meta.name), &meta.at))
     }

@@ -1,9 +1,11 @@
 //! What a policy attaches to: `selector`, `targetRefs` and the old singular `targetRef`.
 
+use std::sync::Arc;
+
 use super::path::Path;
 use super::reader::Reader;
 use super::{Selector, TargetRef};
-use crate::diagnostic::{Location, code};
+use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::{Excerpt, Node, Value};
 
 /// Longest label value.
@@ -83,6 +85,27 @@ impl Attachment {
             );
         }
     }
+}
+
+/// Selector and targetRefs of a `spec` that is refused for something else; `None` where they cannot be
+/// read themselves, or not as what they say.
+pub(crate) fn attachment_of(
+    spec: Option<&Node>,
+    file: &Arc<str>,
+) -> Option<(Option<Selector>, Vec<TargetRef>)> {
+    let mut attachment = Attachment::default();
+    let Some(spec) = spec.filter(|spec| !spec.is_null()) else {
+        return Some((None, Vec::new()));
+    };
+    let mut reader = Reader::new(file);
+    let path = Path::Root;
+    for entry in spec.as_mapping()?.iter().filter(|e| !e.value.is_null()) {
+        let key_at = reader.location(entry.key_at);
+        let path = path.key(&entry.key);
+        attachment.take(&entry.key, key_at, &entry.value, &path, &mut reader);
+    }
+    let errors = reader.finish().iter().any(Diagnostic::is_error);
+    (!errors).then_some((attachment.selector, attachment.target_refs))
 }
 
 fn selector(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<Selector> {

@@ -1,0 +1,78 @@
+//! What a change would bring, while the store stays as it is.
+
+use std::sync::Arc;
+
+use portcullis_policy::live::{Change, Store};
+use portcullis_policy::settings::Settings;
+
+use super::cluster::{WEB, authorization, bad, cluster, decide, policy, reasons};
+
+#[test]
+fn a_proposal_leaves_the_store_as_it_is() {
+    let mut store = cluster();
+    let before = store.snapshot();
+    let deny = authorization("shop", "web", &format!(r#"{{{WEB}"action":"DENY","rules":[{{}}]}}"#));
+    let proposal = store.propose(std::slice::from_ref(&deny)).unwrap();
+    assert_eq!(decide(&proposal.snapshot, "shop/web-1").reason.as_str(), "denied_by");
+    assert!(Arc::ptr_eq(&before, &store.snapshot()));
+    assert_eq!(reasons(&mut store), ["no_allow_policy"; 3]);
+    assert_eq!(store.outcomes().count(), 0);
+    store.change([deny]);
+    assert_eq!(store.snapshot().revision(), proposal.snapshot.revision());
+}
+
+#[test]
+fn a_bad_proposal_is_refused_with_its_errors() {
+    let mut store = cluster();
+    store.change([authorization("blog", "bad", &bad(WEB))]);
+    let before = reasons(&mut store);
+    let refused = store
+        .propose(&[authorization("shop", "web", &bad(WEB))])
+        .unwrap_err();
+    assert!(refused.iter().all(|d| {
+        d.location.file.as_ref() == "kubernetes:AuthorizationPolicy.security.istio.io/shop/web"
+    }));
+    assert_eq!(refused[0].code, "PC0021");
+    // A bad update of a good policy is refused as well.
+    store.change([authorization("shop", "web", "{}")]);
+    assert!(store.propose(&[authorization("shop", "web", &bad(WEB))]).is_err());
+    // What others have done wrong refuses nobody.
+    store.change([Change::Delete(policy("shop", "web"))]);
+    assert_eq!(reasons(&mut store), before);
+    assert!(store.propose(&[authorization("shop", "web", "{}")]).is_ok());
+}
+
+#[test]
+fn a_proposal_tells_what_concerns_it_and_what_it_brings() {
+    let mut store = cluster();
+    store.change([authorization("blog", "none", r#"{"selector":{"matchLabels":{"app":"gone"}}}"#)]);
+    let nowhere = r#"{"selector":{"matchLabels":{"app":"nowhere"}},"rules":[{}]}"#;
+    let change = authorization("shop", "x", nowhere);
+    let proposal = store.propose(std::slice::from_ref(&change)).unwrap();
+    let codes = |proposal: &portcullis_policy::live::Proposal| {
+        let codes = proposal.diagnostics.iter().map(|d| d.code);
+        codes.collect::<Vec<_>>()
+    };
+    assert_eq!(codes(&proposal), ["PC0504"], "{:?}", proposal.diagnostics);
+    // It concerns the object although it was so before.
+    store.change([change.clone()]);
+    assert_eq!(codes(&store.propose(&[change]).unwrap()), ["PC0504"]);
+    // A pod that goes leaves the policies of others without a workload.
+    store.change([authorization("shop", "x", &format!(r#"{{{WEB}"rules":[{{}}]}}"#))]);
+    let web = portcullis_policy::live::ObjectKey::new("", "Pod", "shop", "web-1");
+    let proposal = store.propose(&[Change::Delete(web)]).unwrap();
+    assert!(codes(&proposal).contains(&"PC0504"), "{:?}", proposal.diagnostics);
+    assert!(
+        proposal.diagnostics.iter().all(|d| !d.location.file.contains("blog")),
+        "{:?}",
+        proposal.diagnostics
+    );
+}
+
+#[test]
+fn an_empty_store_takes_proposals() {
+    let mut store = Store::new(Settings::default());
+    let proposal = store.propose(&[authorization("shop", "x", "{}")]).unwrap();
+    assert_eq!(proposal.snapshot.policy_count(), 1);
+    assert_eq!(store.snapshot().policy_count(), 0);
+}
