@@ -134,6 +134,5 @@ fn decides_nothing(kind: PolicyKind, root: &Node, spec: Option<&Node>) -> bool {
         .and_then(Node::as_str)
         .and_then(parse_bool);
     let action = spec.and_then(|s| s.get("action")).and_then(Node::as_str);
-    on_trial == Some(true)
-        || (kind == PolicyKind::AuthorizationPolicy && action == Some("AUDIT"))
+    on_trial == Some(true) || (kind == PolicyKind::AuthorizationPolicy && action == Some("AUDIT"))
 }

@@ -56,9 +56,14 @@ impl Compiler {
                 let kept = overlay(&base, &proposed);
                 let revision =
                     revision(&documents.base, Some(proposed_sources(documents)), settings);
-                Some(Arc::new(
-                    self.snapshot(&kept, &proposed, settings, revision, None, Vec::new())?,
-                ))
+                Some(Arc::new(self.snapshot(
+                    &kept,
+                    &proposed,
+                    settings,
+                    revision,
+                    None,
+                    Vec::new(),
+                )?))
             }
         };
         let named: std::collections::HashSet<&str> = documents

@@ -203,10 +203,14 @@ impl Store {
         self.change(changes.iter().cloned());
         let snapshot = self.snapshot();
         let keys: BTreeSet<&ObjectKey> = changes.iter().map(Change::key).collect();
-        let refused = keys.iter().filter_map(|key| match self.objects.get(*key)?.outcome.clone() {
-            Outcome::Accepted => None,
-            Outcome::LastGood { diagnostics } | Outcome::Closed { diagnostics } => Some(diagnostics),
-        });
+        let refused = keys
+            .iter()
+            .filter_map(|key| match self.objects.get(*key)?.outcome.clone() {
+                Outcome::Accepted => None,
+                Outcome::LastGood { diagnostics } | Outcome::Closed { diagnostics } => {
+                    Some(diagnostics)
+                }
+            });
         let refused: Vec<Diagnostic> = refused.flatten().collect();
         self.objects = objects;
         self.mesh = mesh;

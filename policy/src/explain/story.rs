@@ -50,7 +50,8 @@ pub(crate) fn explain(
     };
     destination(&mut told, snapshot, &located);
     if !located.slice.closed_by.is_empty() {
-        told.steps.extend(located.slice.closed_by.iter().map(closed));
+        told.steps
+            .extend(located.slice.closed_by.iter().map(closed));
         told.steps
             .push("refused here: no rule was asked".to_owned());
         return told;

@@ -15,14 +15,16 @@ use crate::settings::Settings;
 use crate::user;
 
 /// API kind, namespace and name of what a file holds.
-pub(super) type Identity = (&'static str, String, String);
+pub(super) type Identity = (String, String, String);
 
 /// What the files hold.
 pub(super) fn identities(files: &[Arc<FileResources>]) -> FxHashSet<Identity> {
     let resources = files.iter().flat_map(|file| &file.resources);
     let identities = resources.filter_map(|resource| lint::identity(resource));
     identities
-        .map(|((kind, namespace, name), _)| (kind, namespace.to_owned(), name.to_owned()))
+        .map(|((kind, namespace, name), _)| {
+            (kind.to_owned(), namespace.to_owned(), name.to_owned())
+        })
         .collect()
 }
 
@@ -42,11 +44,9 @@ pub(super) fn object(
         bytes: Arc::clone(&text.bytes),
     });
     let mut found = read.diagnostics.clone();
-    if let Some(other) = not_the_object(key, &read) {
-        found.push(other);
-    }
+    found.extend(not_the_object(key, &read));
+    found.extend(twice(key, &read, in_files));
     for resource in &read.resources {
-        found.extend(twice(key, resource, in_files));
         if let Resource::Cedar(file) = resource.as_ref() {
             found.extend(user::read(file, &mesh.root_namespace).1);
         }
@@ -77,32 +77,53 @@ fn not_the_object(key: &ObjectKey, read: &FileResources) -> Option<Diagnostic> {
     if read.resources.len() <= 1 && read.resources.iter().all(same) {
         return None;
     }
-    let at = Location {
+    let message = format!(
+        "the text is not the object `{}`, or not it alone",
+        key.resource()
+    );
+    Some(
+        code::NOT_AN_OBJECT
+            .at(start(key), message)
+            .with_resource(key.resource()),
+    )
+}
+
+fn start(key: &ObjectKey) -> Location {
+    Location {
         file: key.file(),
         line: 1,
         column: 1,
-    };
-    let message = format!("the text is not the object `{}`, or not it alone", key.resource());
-    Some(code::NOT_AN_OBJECT.at(at, message).with_resource(key.resource()))
+    }
 }
 
 /// PC0503, where a file holds the object already.
 fn twice(
     key: &ObjectKey,
-    resource: &Resource,
+    read: &FileResources,
     in_files: &FxHashSet<Identity>,
 ) -> Option<Diagnostic> {
-    let ((kind, namespace, name), at) = lint::identity(resource)?;
-    let identity = (kind, namespace.to_owned(), name.to_owned());
+    // A policy that cannot be read has a name all the same.
+    let kind = match read.resources.first() {
+        Some(resource) => lint::identity(resource)?.0.0,
+        None => key.policy_kind().map(|_| key.kind.as_ref())?,
+    };
+    let identity = (
+        kind.to_owned(),
+        key.namespace.to_string(),
+        key.name.to_string(),
+    );
     // These hold nothing that could differ in effect.
     if matches!(kind, "Namespace" | "ServiceAccount") || !in_files.contains(&identity) {
         return None;
     }
-    let message = format!("`{}` stands in a file as well, and that one is in force", key.resource());
+    let message = format!(
+        "`{}` stands in a file as well, and that one is in force",
+        key.resource()
+    );
     let hint = "keep one of the two: the object, or the document in the file";
     Some(
         code::DUPLICATE_RESOURCE
-            .at(at.clone(), message)
+            .at(start(key), message)
             .with_resource(key.resource())
             .with_hint(hint),
     )

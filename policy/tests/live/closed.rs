@@ -45,7 +45,11 @@ fn mended_it_opens() {
     let mut store = cluster();
     store.change([authorization("shop", "web", &bad(WEB))]);
     assert_eq!(reasons(&mut store), WEB_CLOSED);
-    store.change([authorization("shop", "web", &format!(r#"{{{WEB}"rules":[{{}}]}}"#))]);
+    store.change([authorization(
+        "shop",
+        "web",
+        &format!(r#"{{{WEB}"rules":[{{}}]}}"#),
+    )]);
     assert_eq!(
         reasons(&mut store),
         ["allowed_by", "no_allow_policy", "no_allow_policy"]
@@ -68,11 +72,22 @@ fn a_selector_that_cannot_be_read_closes_the_namespace() {
         r#""targetRefs":{"kind":"Service"},"#,
     ] {
         let spec = bad(selector);
-        assert_eq!(after(authorization("shop", "x", &spec)), SHOP_CLOSED, "{spec}");
+        assert_eq!(
+            after(authorization("shop", "x", &spec)),
+            SHOP_CLOSED,
+            "{spec}"
+        );
     }
     // Nothing can be read at all.
     let key = || policy("shop", "x");
-    for text in ["{", "[]", "5", r#"{"kind":"Pod"}"#, "\u{0}", r#"{"a":1}{"b":2}"#] {
+    for text in [
+        "{",
+        "[]",
+        "5",
+        r#"{"kind":"Pod"}"#,
+        "\u{0}",
+        r#"{"a":1}{"b":2}"#,
+    ] {
         assert_eq!(after(change(key(), text)), SHOP_CLOSED, "{text}");
     }
     assert_eq!(after(authorization("shop", "x", "[]")), SHOP_CLOSED);
@@ -90,7 +105,11 @@ fn two_ways_to_attach_close_what_either_names() {
 fn in_the_root_namespace_only_what_it_names_is_closed() {
     assert_eq!(after(authorization("istio-system", "x", &bad(""))), OPEN);
     assert_eq!(
-        after(authorization("istio-system", "x", &bad(r#""selector":{},"#))),
+        after(authorization(
+            "istio-system",
+            "x",
+            &bad(r#""selector":{},"#)
+        )),
         OPEN
     );
     assert_eq!(
@@ -128,7 +147,10 @@ fn what_records_or_is_on_trial_closes_nothing() {
     assert_eq!(after(on_trial("yes")), WEB_CLOSED);
     let mut store = cluster();
     store.change([authorization("shop", "x", &audit)]);
-    assert!(matches!(outcome(&store, &policy("shop", "x")), Outcome::Closed { .. }));
+    assert!(matches!(
+        outcome(&store, &policy("shop", "x")),
+        Outcome::Closed { .. }
+    ));
     // An action that cannot be read is none that only records.
     let unknown = bad(&format!(r#"{WEB}"action":"audit","#));
     assert_eq!(after(authorization("shop", "x", &unknown)), WEB_CLOSED);
@@ -137,11 +159,20 @@ fn what_records_or_is_on_trial_closes_nothing() {
 #[test]
 fn other_kinds_close_as_well() {
     let peer = r#"{"selector":{"matchLabels":{"app":"web"}},"mtls":{"mode":"VERY"}}"#;
-    assert_eq!(after(apply("PeerAuthentication", "shop", "x", "{}", peer)), WEB_CLOSED);
+    assert_eq!(
+        after(apply("PeerAuthentication", "shop", "x", "{}", peer)),
+        WEB_CLOSED
+    );
     // In the root namespace Istio takes no notice of its selector.
-    assert_eq!(after(apply("PeerAuthentication", "istio-system", "x", "{}", peer)), OPEN);
+    assert_eq!(
+        after(apply("PeerAuthentication", "istio-system", "x", "{}", peer)),
+        OPEN
+    );
     let tokens = r#"{"selector":{"matchLabels":{"app":"web"}},"jwtRules":[{"issuer":5}]}"#;
-    assert_eq!(after(apply("RequestAuthentication", "shop", "x", "{}", tokens)), WEB_CLOSED);
+    assert_eq!(
+        after(apply("RequestAuthentication", "shop", "x", "{}", tokens)),
+        WEB_CLOSED
+    );
 }
 
 #[test]
@@ -169,7 +200,10 @@ fn several_are_named_in_order() {
         authorization("shop", "a", &bad("")),
     ]);
     let snapshot = store.snapshot();
-    assert_eq!(decide(&snapshot, "shop/web-1").policies, ["shop/a", "shop/z"]);
+    assert_eq!(
+        decide(&snapshot, "shop/web-1").policies,
+        ["shop/a", "shop/z"]
+    );
     assert_eq!(decide(&snapshot, "shop/db-1").policies, ["shop/a"]);
 }
 
@@ -188,9 +222,18 @@ fn a_gateway_is_closed_by_its_own_name() {
     // A gateway takes no notice of PeerAuthentication.
     store.change([
         Change::Delete(policy("shop", "in")),
-        apply("PeerAuthentication", "shop", "x", "{}", r#"{"mtls":{"mode":"VERY"}}"#),
+        apply(
+            "PeerAuthentication",
+            "shop",
+            "x",
+            "{}",
+            r#"{"mtls":{"mode":"VERY"}}"#,
+        ),
     ]);
     let snapshot = store.snapshot();
-    assert_eq!(decide(&snapshot, "shop/in-1").reason.as_str(), "no_allow_policy");
+    assert_eq!(
+        decide(&snapshot, "shop/in-1").reason.as_str(),
+        "no_allow_policy"
+    );
     assert_eq!(reasons(&mut store), SHOP_CLOSED);
 }

@@ -11,9 +11,16 @@ use super::cluster::{WEB, authorization, bad, cluster, decide, policy, reasons};
 fn a_proposal_leaves_the_store_as_it_is() {
     let mut store = cluster();
     let before = store.snapshot();
-    let deny = authorization("shop", "web", &format!(r#"{{{WEB}"action":"DENY","rules":[{{}}]}}"#));
+    let deny = authorization(
+        "shop",
+        "web",
+        &format!(r#"{{{WEB}"action":"DENY","rules":[{{}}]}}"#),
+    );
     let proposal = store.propose(std::slice::from_ref(&deny)).unwrap();
-    assert_eq!(decide(&proposal.snapshot, "shop/web-1").reason.as_str(), "denied_by");
+    assert_eq!(
+        decide(&proposal.snapshot, "shop/web-1").reason.as_str(),
+        "denied_by"
+    );
     assert!(Arc::ptr_eq(&before, &store.snapshot()));
     assert_eq!(reasons(&mut store), ["no_allow_policy"; 3]);
     assert_eq!(store.outcomes().count(), 0);
@@ -35,7 +42,11 @@ fn a_bad_proposal_is_refused_with_its_errors() {
     assert_eq!(refused[0].code, "PC0021");
     // A bad update of a good policy is refused as well.
     store.change([authorization("shop", "web", "{}")]);
-    assert!(store.propose(&[authorization("shop", "web", &bad(WEB))]).is_err());
+    assert!(
+        store
+            .propose(&[authorization("shop", "web", &bad(WEB))])
+            .is_err()
+    );
     // What others have done wrong refuses nobody.
     store.change([Change::Delete(policy("shop", "web"))]);
     assert_eq!(reasons(&mut store), before);
@@ -45,7 +56,11 @@ fn a_bad_proposal_is_refused_with_its_errors() {
 #[test]
 fn a_proposal_tells_what_concerns_it_and_what_it_brings() {
     let mut store = cluster();
-    store.change([authorization("blog", "none", r#"{"selector":{"matchLabels":{"app":"gone"}}}"#)]);
+    store.change([authorization(
+        "blog",
+        "none",
+        r#"{"selector":{"matchLabels":{"app":"gone"}}}"#,
+    )]);
     let nowhere = r#"{"selector":{"matchLabels":{"app":"nowhere"}},"rules":[{}]}"#;
     let change = authorization("shop", "x", nowhere);
     let proposal = store.propose(std::slice::from_ref(&change)).unwrap();
@@ -58,12 +73,23 @@ fn a_proposal_tells_what_concerns_it_and_what_it_brings() {
     store.change([change.clone()]);
     assert_eq!(codes(&store.propose(&[change]).unwrap()), ["PC0504"]);
     // A pod that goes leaves the policies of others without a workload.
-    store.change([authorization("shop", "x", &format!(r#"{{{WEB}"rules":[{{}}]}}"#))]);
+    store.change([authorization(
+        "shop",
+        "x",
+        &format!(r#"{{{WEB}"rules":[{{}}]}}"#),
+    )]);
     let web = portcullis_policy::live::ObjectKey::new("", "Pod", "shop", "web-1");
     let proposal = store.propose(&[Change::Delete(web)]).unwrap();
-    assert!(codes(&proposal).contains(&"PC0504"), "{:?}", proposal.diagnostics);
     assert!(
-        proposal.diagnostics.iter().all(|d| !d.location.file.contains("blog")),
+        codes(&proposal).contains(&"PC0504"),
+        "{:?}",
+        proposal.diagnostics
+    );
+    assert!(
+        proposal
+            .diagnostics
+            .iter()
+            .all(|d| !d.location.file.contains("blog")),
         "{:?}",
         proposal.diagnostics
     );

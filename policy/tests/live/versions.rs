@@ -7,14 +7,21 @@ use super::cluster::{
 };
 
 fn deny_web() -> Change {
-    authorization("shop", "web", &format!(r#"{{{WEB}"action":"DENY","rules":[{{}}]}}"#))
+    authorization(
+        "shop",
+        "web",
+        &format!(r#"{{{WEB}"action":"DENY","rules":[{{}}]}}"#),
+    )
 }
 
 #[test]
 fn a_bad_update_keeps_the_last_good_version() {
     let mut store = cluster();
     store.change([deny_web()]);
-    assert_eq!(reasons(&mut store), ["denied_by", "no_allow_policy", "no_allow_policy"]);
+    assert_eq!(
+        reasons(&mut store),
+        ["denied_by", "no_allow_policy", "no_allow_policy"]
+    );
     let good = store.snapshot();
     store.change([authorization("shop", "web", &bad(WEB))]);
     let Outcome::LastGood { diagnostics } = outcome(&store, &policy("shop", "web")) else {
@@ -26,12 +33,22 @@ fn a_bad_update_keeps_the_last_good_version() {
         "kubernetes:AuthorizationPolicy.security.istio.io/shop/web"
     );
     assert_eq!(store.snapshot().revision(), good.revision());
-    assert_eq!(reasons(&mut store), ["denied_by", "no_allow_policy", "no_allow_policy"]);
+    assert_eq!(
+        reasons(&mut store),
+        ["denied_by", "no_allow_policy", "no_allow_policy"]
+    );
     // The other namespaces move on.
     store.change([authorization("blog", "none", "{}")]);
-    assert_eq!(reasons(&mut store), ["denied_by", "no_allow_policy", "no_allow_matched"]);
+    assert_eq!(
+        reasons(&mut store),
+        ["denied_by", "no_allow_policy", "no_allow_matched"]
+    );
     // And the object itself, mended.
-    store.change([authorization("shop", "web", r#"{"action":"AUDIT","rules":[{}]}"#)]);
+    store.change([authorization(
+        "shop",
+        "web",
+        r#"{"action":"AUDIT","rules":[{}]}"#,
+    )]);
     assert_eq!(outcome(&store, &policy("shop", "web")), Outcome::Accepted);
     assert_eq!(
         reasons(&mut store),
@@ -57,15 +74,24 @@ fn a_bad_pod_closes_nothing() {
     let mut store = cluster();
     let key = || ObjectKey::new("", "Pod", "shop", "web-1");
     let head = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web-1","namespace":"shop"#;
-    store.change([deny_web(), change(key(), &format!(r#"{head}","labels":5}}}}"#))]);
+    store.change([
+        deny_web(),
+        change(key(), &format!(r#"{head}","labels":5}}}}"#)),
+    ]);
     let snapshot = store.snapshot();
     assert_eq!(decide(&snapshot, "shop/web-1").reason.as_str(), "denied_by");
     // One never seen good is no destination, and closes none.
     let new = change(ObjectKey::new("", "Pod", "shop", "new"), "{");
     store.change([new]);
     let snapshot = store.snapshot();
-    assert_eq!(decide(&snapshot, "shop/new").reason.as_str(), "unknown_destination");
-    assert_eq!(reasons(&mut store), ["denied_by", "no_allow_policy", "no_allow_policy"]);
+    assert_eq!(
+        decide(&snapshot, "shop/new").reason.as_str(),
+        "unknown_destination"
+    );
+    assert_eq!(
+        reasons(&mut store),
+        ["denied_by", "no_allow_policy", "no_allow_policy"]
+    );
     // What is told of objects is told of policies.
     assert_eq!(store.outcomes().count(), 1);
 }
@@ -82,7 +108,10 @@ fn a_bad_mesh_keeps_the_last_good_one() {
         });
         change(key, &text.to_string())
     };
-    store.change([mesh("rootNamespace: shop"), authorization("shop", "all", "{}")]);
+    store.change([
+        mesh("rootNamespace: shop"),
+        authorization("shop", "all", "{}"),
+    ]);
     assert_eq!(reasons(&mut store), ["no_allow_matched"; 3]);
     store.change([mesh("rootNamespace: [")]);
     assert_eq!(reasons(&mut store), ["no_allow_matched"; 3]);
@@ -101,10 +130,16 @@ fn pods_come_change_and_go() {
     assert_eq!(decide(&snapshot, "shop/web-2").reason.as_str(), "denied_by");
     store.change([pod("shop", "web-2", "db", "10.0.0.3")]);
     let snapshot = store.snapshot();
-    assert_eq!(decide(&snapshot, "shop/web-2").reason.as_str(), "no_allow_policy");
+    assert_eq!(
+        decide(&snapshot, "shop/web-2").reason.as_str(),
+        "no_allow_policy"
+    );
     store.change([Change::Delete(ObjectKey::new("", "Pod", "shop", "web-2"))]);
     let snapshot = store.snapshot();
-    assert_eq!(decide(&snapshot, "shop/web-2").reason.as_str(), "unknown_destination");
+    assert_eq!(
+        decide(&snapshot, "shop/web-2").reason.as_str(),
+        "unknown_destination"
+    );
 }
 
 #[test]
