@@ -33,6 +33,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "portcullis-authz",
         &["portcullis-policy", "portcullis-wire"],
     ),
+    (
+        "portcullis-admission",
+        &["portcullis-policy", "portcullis-source", "portcullis-wire"],
+    ),
     ("portcullis-ca", &["portcullis-wire"]),
     // For programs of others: it brings nothing of ours along.
     ("portcullis-mtls", &[]),
@@ -42,6 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-policies",
             "portcullis-policy",
             "portcullis-authz",
+            "portcullis-admission",
             "portcullis-ca",
             "portcullis-mtls",
         ],
@@ -54,6 +59,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-policies",
             "portcullis-policy",
             "portcullis-authz",
+            "portcullis-admission",
             "portcullis-ca",
             "portcullis-mtls",
             "portcullis-wire",
