@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::feed::{FeedKind, FeedStatus};
 use crate::grpc::SERVICE_NAME;
 use crate::reload::ReloadStatus;
 use crate::tls::Material;
@@ -27,6 +28,8 @@ pub struct Readiness {
     pub(crate) published: watch::Receiver<Option<Arc<Snapshot>>>,
     /// What reload has done.
     pub(crate) status: watch::Receiver<ReloadStatus>,
+    /// How it goes with the API server; `None` where none is followed.
+    pub(crate) feed: Option<watch::Receiver<FeedStatus>>,
     /// Certificates of the listeners that have one, by listener.
     pub(crate) certificates: Vec<(String, Material)>,
     /// True from the moment that the server is told to stop.
@@ -44,6 +47,42 @@ pub struct Report {
     pub snapshot: Option<InForce>,
     /// What reload has done.
     pub reload: Reloads,
+    /// What is known of the API server; absent where none is followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Followed>,
+}
+
+/// What is known of the API server that is followed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Followed {
+    /// Everything was read once.
+    pub synced: bool,
+    /// When it last answered, RFC 3339. What is in force is as old as this, at most.
+    pub last_contact: Option<String>,
+    /// When the last snapshot was made, RFC 3339.
+    pub published: Option<String>,
+    /// Policies of which an earlier version is in force, since the last one is refused.
+    pub last_good: usize,
+    /// Policies that were never good, and close what they select.
+    pub closed: usize,
+    /// Why there is no newer snapshot.
+    pub failure: Option<String>,
+    /// Each kind.
+    pub kinds: Vec<FeedKind>,
+}
+
+impl Followed {
+    fn of(status: &FeedStatus) -> Self {
+        Self {
+            synced: status.synced,
+            last_contact: status.contact.and_then(rfc3339),
+            published: status.published.and_then(rfc3339),
+            last_good: status.kept,
+            closed: status.closed,
+            failure: status.failure.clone(),
+            kinds: status.kinds.clone(),
+        }
+    }
 }
 
 /// The snapshot in force.
@@ -87,6 +126,9 @@ impl Readiness {
                 None => "there is no snapshot yet".to_owned(),
             });
         }
+        if let Some(feed) = &self.feed {
+            reasons.extend(feed.borrow().missing.iter().cloned());
+        }
         for (listener, certificate) in &self.certificates {
             if !certificate.is_there() {
                 reasons.push(format!("`{listener}` has no certificate yet"));
@@ -120,6 +162,7 @@ impl Readiness {
                 succeeded: status.succeeded,
                 failed: status.failed,
             },
+            kubernetes: self.feed.as_ref().map(|feed| Followed::of(&feed.borrow())),
         }
     }
 

@@ -8,7 +8,7 @@
 //! [`check`] decides it (every listener does so there, and nowhere else), [`respond`] turns the answer
 //! into Envoy's; [`decide`] is the way of the command line. [`files`] reads policies, [`reload`] keeps the snapshot in [`live`]
 //! up to date, [`grpc`] speaks gRPC, [`http`] the HTTP dialects of
-//! other proxies, [`observe`] tells others of every decision, [`management`] shows it to operators,
+//! other proxies, [`feed`] takes snapshots that others make, [`observe`] tells others of every decision, [`management`] shows it to operators,
 //! and [`server`] wires them together.
 
 pub mod check;
@@ -19,6 +19,7 @@ pub mod decide;
 pub mod descriptor;
 pub mod endpoint;
 pub mod facts;
+pub mod feed;
 pub mod files;
 pub mod grpc;
 pub mod health;

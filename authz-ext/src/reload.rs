@@ -25,6 +25,7 @@ use tokio::sync::{Notify, watch};
 
 use self::fingerprint::Fingerprint;
 use self::notice::Notices;
+use crate::feed::Feed;
 use crate::files::{self, ReadError};
 use crate::live::Live;
 
@@ -124,6 +125,8 @@ pub struct Reloader {
     order: ReloadOrder,
     /// The load that runs was ordered: its outcome is told even if it was told before.
     ordered: bool,
+    /// Makes the snapshots, of the files as well; `None`: the files are all there is.
+    feed: Option<Feed>,
     /// The files as they were when last read; `None` after a read that failed, which is tried
     /// again at every look.
     read: Option<Fingerprint>,
@@ -141,8 +144,16 @@ impl Reloader {
             compiler: Compiler::default(),
             order: ReloadOrder::default(),
             ordered: false,
+            feed: None,
             read: None,
         }
+    }
+
+    /// Hands what is read to `feed`, which publishes.
+    #[must_use]
+    pub fn with_feed(mut self, feed: Option<Feed>) -> Self {
+        self.feed = feed;
+        self
     }
 
     /// Orders loads while [`Self::watch`] runs.
@@ -163,6 +174,9 @@ impl Reloader {
     /// [`LoadError`]; what was live before stays live.
     pub fn load(&mut self) -> Result<(), LoadError> {
         let started = Instant::now();
+        if let Some(feed) = self.feed.clone() {
+            return self.hand_over(&feed);
+        }
         // Taken before reading: what changes after it shows at the next look.
         self.read = Fingerprint::take(&self.files).ok();
         let outcome = self.compile();
@@ -178,12 +192,54 @@ impl Reloader {
         let documents = self.documents().map_err(|error| (error, Vec::new()))?;
         self.compiler
             .compile(&documents, &self.settings)
-            .map_err(|diagnostics| {
-                let mut errors = diagnostics.iter().filter(|d| d.is_error());
-                let first = errors.next().map(ToString::to_string).unwrap_or_default();
-                let errors = errors.count() + 1;
-                (LoadError::Refused { errors, first }, diagnostics)
-            })
+            .map_err(refused)
+    }
+
+    /// Reads the files, if there are any, for `feed` to put beside what it follows.
+    fn hand_over(&mut self, feed: &Feed) -> Result<(), LoadError> {
+        self.read = Fingerprint::take(&self.files).ok();
+        let handed = match self.files.paths.is_empty() {
+            true => Ok(()),
+            false => match self.documents() {
+                Err(error) => Err((error, Vec::new())),
+                Ok(documents) => feed.source.set_files(documents.base).map_err(refused),
+            },
+        };
+        if let Err((error, diagnostics)) = handed {
+            self.refuse(&error, diagnostics);
+            return Err(error);
+        }
+        self.status.send_modify(|status| {
+            status.last_attempt = Some(SystemTime::now());
+            status.last_error = None;
+            status.succeeded += 1;
+        });
+        Ok(())
+    }
+
+    /// Publishes what `feed` makes, until dropped.
+    pub(crate) fn publish_feed(
+        &self,
+        feed: Feed,
+    ) -> impl std::future::Future<Output = ()> + Send + 'static {
+        let (live, status) = (self.live.clone(), self.status.clone());
+        let mut snapshots = feed.snapshots;
+        async move {
+            loop {
+                let snapshot = snapshots.borrow_and_update().clone();
+                if let Some(snapshot) = snapshot {
+                    live.publish(Arc::clone(&snapshot));
+                    status.send_modify(|status| {
+                        status.revision = Some(snapshot.revision().to_owned());
+                        status.policies = snapshot.policy_count();
+                        status.since = Some(SystemTime::now());
+                    });
+                }
+                if snapshots.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
     }
 
     fn documents(&mut self) -> Result<Documents, LoadError> {
@@ -296,6 +352,7 @@ impl Reloader {
             compiler: Compiler::default(),
             order: self.order.clone(),
             ordered: self.ordered,
+            feed: self.feed.clone(),
             read: self.read.clone(),
         };
         let loading = tokio::task::spawn_blocking(move || {
@@ -338,6 +395,13 @@ async fn settled(files: &PolicyFiles, settle: Duration) -> Option<Fingerprint> {
         last = next;
     }
     last
+}
+
+fn refused(diagnostics: Vec<Diagnostic>) -> (LoadError, Vec<Diagnostic>) {
+    let mut errors = diagnostics.iter().filter(|d| d.is_error());
+    let first = errors.next().map(ToString::to_string).unwrap_or_default();
+    let errors = errors.count() + 1;
+    (LoadError::Refused { errors, first }, diagnostics)
 }
 
 fn log(diagnostics: &[Diagnostic]) {

@@ -14,6 +14,7 @@ use crate::check::{Checker, Stages};
 use crate::custom::Providers;
 use crate::descriptor::FILE_DESCRIPTOR_SET;
 use crate::endpoint::Endpoint;
+use crate::feed::Feed;
 use crate::health::{self, Readiness};
 use crate::incoming::Incoming;
 use crate::limits::{Counters, Limits, Load};
@@ -35,6 +36,8 @@ pub struct ServeOptions {
     pub listeners: Vec<ListenerOptions>,
     /// Where policies come from.
     pub files: PolicyFiles,
+    /// Who makes the snapshots, of the files as well; `None`: they are made of the files alone.
+    pub feed: Option<Feed>,
     /// What a compilation depends on beside the files.
     pub settings: Settings,
     /// How changes of the files are noticed.
@@ -170,6 +173,7 @@ pub struct Server {
     load: Load,
     live: Live,
     reloader: Reloader,
+    feed: Option<Feed>,
     status: watch::Receiver<ReloadStatus>,
     reload: reload::Options,
     drain: Duration,
@@ -192,6 +196,7 @@ impl Server {
         let ServeOptions {
             listeners: wanted,
             files,
+            feed,
             settings,
             reload,
             drain,
@@ -212,7 +217,7 @@ impl Server {
         let asks = settings.custom_providers.values();
         let asks = asks.into_iter().any(|way| *way == CustomProvider::Call);
         let live = Live::default();
-        let reloader = Reloader::new(files, settings, live.clone());
+        let reloader = Reloader::new(files, settings, live.clone()).with_feed(feed.clone());
         let status = reloader.status();
         let reloader = reloader.load_aside().await;
         let mut listeners = Vec::with_capacity(wanted.len());
@@ -253,6 +258,7 @@ impl Server {
         let (observer, untold) = Observer::start(&observe)?;
         observer.watch(Sources {
             reload: status.clone(),
+            feed: feed.clone(),
             keys: tokens.as_ref().map(|t| t.verifier.keys().clone()),
             counters: Arc::clone(load.counters()),
         });
@@ -261,6 +267,7 @@ impl Server {
             readiness: Readiness {
                 published: live.subscribe(),
                 status: status.clone(),
+                feed: feed.as_ref().map(|feed| feed.status.clone()),
                 certificates: materials,
                 stopping: stopping.subscribe(),
             },
@@ -270,6 +277,7 @@ impl Server {
             load,
             live,
             reloader,
+            feed,
             status,
             reload,
             drain,
@@ -397,6 +405,9 @@ impl Server {
         }
         let mut aside = JoinSet::new();
         aside.spawn(self.observer.clone().tell_losses());
+        if let Some(feed) = self.feed {
+            aside.spawn(self.reloader.publish_feed(feed));
+        }
         aside.spawn(self.reloader.watch(self.reload));
         for certificate in self.certificates {
             aside.spawn(certificate.run(self.reload));

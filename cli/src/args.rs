@@ -288,6 +288,9 @@ pub struct ServeArgs {
     /// Files and folders to serve and watch; in place of `policies` [env: PORTCULLIS_POLICIES=]
     #[arg(long, num_args = 1.., value_name = "PATH")]
     pub policies: Vec<PathBuf>,
+    /// Follow the Kubernetes API server of the current context, or of our own pod; `kubernetes` says more
+    #[arg(long)]
+    pub from_cluster: bool,
 }
 
 /// `authz tail`.

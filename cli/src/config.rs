@@ -5,6 +5,7 @@
 
 mod ca;
 mod keys;
+mod kubernetes;
 mod listener;
 mod mesh;
 mod observe;
@@ -31,6 +32,7 @@ use read::Mistake;
 
 pub use ca::{CaConfig, WebConfig};
 pub use keys::{Key, keys};
+pub use kubernetes::{KubernetesConfig, Statuses};
 
 use crate::args::LogFormat;
 
@@ -94,6 +96,8 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// `workloads`.
     pub workloads: Vec<DeclaredWorkload>,
+    /// `kubernetes`; `None` without one.
+    pub kubernetes: Option<KubernetesConfig>,
     /// `ca`.
     pub ca: CaConfig,
     /// `identity.require_svid`.
@@ -192,22 +196,29 @@ impl Config {
     /// # Errors
     /// When nothing names any.
     pub fn policies(&self, flag: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+        let paths = self.policies_if_any(flag);
+        if paths.is_empty() {
+            bail!(
+                "no policies: give `--policies PATH`, set PORTCULLIS_POLICIES, or set `policies` in the configuration"
+            );
+        }
+        Ok(paths)
+    }
+
+    /// The same, where there may be none.
+    #[must_use]
+    pub fn policies_if_any(&self, flag: &[PathBuf]) -> Vec<PathBuf> {
         if !flag.is_empty() {
-            return Ok(flag.to_vec());
+            return flag.to_vec();
         }
         if let Some(paths) = std::env::var_os("PORTCULLIS_POLICIES") {
             let paths: Vec<PathBuf> = std::env::split_paths(&paths)
                 .filter(|path| !path.as_os_str().is_empty())
                 .collect();
             if !paths.is_empty() {
-                return Ok(paths);
+                return paths;
             }
         }
-        if self.policies.is_empty() {
-            bail!(
-                "no policies: give `--policies PATH`, set PORTCULLIS_POLICIES, or set `policies` in the configuration"
-            );
-        }
-        Ok(self.policies.clone())
+        self.policies.clone()
     }
 }

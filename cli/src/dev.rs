@@ -198,6 +198,7 @@ fn options(address: SocketAddr, served: &Served) -> ServeOptions {
             paths: served.policies.clone(),
             candidate: Vec::new(),
         },
+        feed: None,
         settings: settings(),
         reload: reload::Options::default(),
         drain: Duration::from_secs(2),

@@ -10,3 +10,7 @@
 
 #[path = "kubernetes/api_server.rs"]
 mod api_server;
+#[path = "kubernetes/cluster.rs"]
+mod cluster;
+#[path = "kubernetes/source.rs"]
+mod source;

@@ -30,6 +30,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("portcullis-policy", &["portcullis-policies"]),
     ("portcullis-wire", &[]),
     (
+        "portcullis-source",
+        &["portcullis-policy", "portcullis-wire"],
+    ),
+    (
         "portcullis-authz",
         &["portcullis-policy", "portcullis-wire"],
     ),
@@ -45,10 +49,12 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "portcullis-policies",
             "portcullis-policy",
+            "portcullis-source",
             "portcullis-authz",
             "portcullis-admission",
             "portcullis-ca",
             "portcullis-mtls",
+            "portcullis-wire",
         ],
     ),
     // It measures processes, ours among others.
@@ -58,6 +64,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "portcullis-policies",
             "portcullis-policy",
+            "portcullis-source",
             "portcullis-authz",
             "portcullis-admission",
             "portcullis-ca",

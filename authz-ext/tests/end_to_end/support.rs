@@ -74,6 +74,7 @@ pub fn options(folder: &Path, listeners: Vec<ListenerOptions>) -> ServeOptions {
             paths: vec![folder.to_owned()],
             candidate: Vec::new(),
         },
+        feed: None,
         settings: Settings {
             serving: true,
             ..Settings::default()

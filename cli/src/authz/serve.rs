@@ -1,10 +1,11 @@
 //! `portcullis authz serve`: ext_authz until told to stop.
 
+mod kubernetes;
 mod supervisor;
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use portcullis_authz::endpoint::Endpoint;
 use portcullis_authz::reload::PolicyFiles;
 use portcullis_authz::respond;
@@ -13,7 +14,7 @@ use portcullis_authz::{facts, http};
 use portcullis_policy::request::PathForm;
 
 use crate::args::{GlobalArgs, ServeArgs};
-use crate::config::{Config, Listener};
+use crate::config::{Config, KubernetesConfig, Listener};
 use crate::exit::Exit;
 use crate::{logging, shutdown};
 
@@ -34,7 +35,12 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
             .unwrap_or("info"),
         global.log_format.or(config.log_format).unwrap_or_default(),
     )?;
-    let mut options = options(&config, args)?;
+    let followed = match (&config.kubernetes, args.from_cluster) {
+        (Some(kubernetes), _) => Some(kubernetes.clone()),
+        (None, true) => Some(KubernetesConfig::default()),
+        (None, false) => None,
+    };
+    let mut options = options(&config, args, followed.is_some())?;
     if let Some(address) = &args.listen {
         options.listeners = vec![listener(
             &Listener {
@@ -47,8 +53,18 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     runtime()?.block_on(async {
         // Before anything is bound: a signal at start must stop us, too.
         let signals = shutdown::Signals::catch()?;
+        let mut source = None;
+        if let Some(followed) = &followed {
+            let (running, feed) = kubernetes::start(followed, &options.settings).await?;
+            options.feed = Some(feed);
+            source = Some(running);
+        }
         let server = Server::start(options).await?;
-        supervisor::supervise(server, signals).await
+        let ended = supervisor::supervise(server, signals).await;
+        if let Some(source) = source {
+            source.stop().await;
+        }
+        ended
     })?;
     Ok(Exit::Yes)
 }
@@ -64,7 +80,10 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("cannot start threads")
 }
 
-fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
+fn options(config: &Config, args: &ServeArgs, followed: bool) -> anyhow::Result<ServeOptions> {
+    if followed && !config.candidate.is_empty() {
+        bail!("`candidate` stands beside files only: leave it out, or do not follow an API server");
+    }
     let mut listeners: Vec<ListenerOptions> = config
         .listeners
         .iter()
@@ -78,9 +97,13 @@ fn options(config: &Config, args: &ServeArgs) -> anyhow::Result<ServeOptions> {
     Ok(ServeOptions {
         listeners,
         files: PolicyFiles {
-            paths: config.policies(&args.policies)?,
+            paths: match followed {
+                true => config.policies_if_any(&args.policies),
+                false => config.policies(&args.policies)?,
+            },
             candidate: config.candidate.clone(),
         },
+        feed: None,
         settings,
         reload: config.reload,
         limits: config.limits,

@@ -3,6 +3,7 @@
 
 mod ca;
 mod engine;
+mod kubernetes;
 mod listeners;
 mod seeing;
 mod tokens;
@@ -38,6 +39,7 @@ const fn key(
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     [
         engine::KEYS,
+        kubernetes::KEYS,
         listeners::KEYS,
         tokens::KEYS,
         ca::KEYS,

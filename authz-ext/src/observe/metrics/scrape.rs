@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::table::TABLE;
 use super::{Custom, Named};
+use crate::feed::{Feed, FeedCounts, FeedKind, FeedStatus, KindCounts};
 use crate::limits::Counters;
 use crate::observe::Inner;
 use crate::observe::log::Fate;
@@ -23,6 +24,8 @@ use crate::token::keys::{Keys, SourceStatus};
 pub struct Sources {
     /// Reload.
     pub reload: watch::Receiver<ReloadStatus>,
+    /// The API server that is followed; `None` without one.
+    pub feed: Option<Feed>,
     /// Keys of token issuers; `None` where nobody verifies tokens.
     pub keys: Option<Keys>,
     /// What the server takes on.
@@ -154,6 +157,10 @@ impl Scrape {
             "follower_events_lost" => {
                 Samples::Counters(vec![(Values::new(), self.inner.followers.lost())])
             }
+            name if name.starts_with("source_") => {
+                let (status, counts) = state.feed.as_ref()?;
+                followed(name, status, counts)?
+            }
             "build_info" => Samples::Gauges(vec![(words([env!("CARGO_PKG_VERSION")]), 1.0)]),
             _ => return None,
         })
@@ -165,6 +172,7 @@ struct State {
     reload: ReloadStatus,
     counters: Arc<Counters>,
     keys: BTreeMap<String, SourceStatus>,
+    feed: Option<(FeedStatus, FeedCounts)>,
 }
 
 impl State {
@@ -195,8 +203,65 @@ impl State {
                 .map(|sources| Arc::clone(&sources.counters))
                 .unwrap_or_default(),
             keys: by_origin,
+            feed: sources.and_then(|sources| {
+                let feed = sources.feed.as_ref()?;
+                Some((feed.status.borrow().clone(), feed.source.counts()))
+            }),
         }
     }
+}
+
+/// What is shown of the API server that is followed.
+fn followed(name: &str, status: &FeedStatus, counts: &FeedCounts) -> Option<Samples> {
+    let of_kinds = |value: fn(&KindCounts) -> u64| {
+        let kinds = counts.kinds.iter();
+        let samples = kinds.map(|(resource, counts)| (words([resource]), value(counts)));
+        Samples::Counters(samples.collect())
+    };
+    Some(match name {
+        "source_synced" => one(f64::from(u8::from(status.synced))),
+        "source_contact_age_seconds" => {
+            let contact = counts.contact.map(|at| (Values::new(), age(at)));
+            Samples::Gauges(contact.into_iter().collect())
+        }
+        "source_kind_state" => {
+            let states = |kind: &FeedKind| {
+                FeedKind::STATES.map(|state| {
+                    let is = f64::from(u8::from(kind.state == state));
+                    (words([&kind.resource, state]), is)
+                })
+            };
+            Samples::Gauges(status.kinds.iter().flat_map(states).collect())
+        }
+        "source_objects" => {
+            let kinds = status.kinds.iter();
+            let objects = kinds.map(|kind| (words([&kind.resource]), kind.objects as f64));
+            Samples::Gauges(objects.collect())
+        }
+        "source_events" => of_kinds(|counts| counts.events),
+        "source_lists" => of_kinds(|counts| counts.lists),
+        "source_errors" => of_kinds(|counts| counts.errors),
+        "source_lag_seconds" => Samples::Latencies(vec![(Values::new(), counts.lag.clone())]),
+        "source_compile_duration_seconds" => {
+            Samples::Latencies(vec![(Values::new(), counts.compile.clone())])
+        }
+        "source_policies_refused" => Samples::Gauges(vec![
+            (words(["last_good"]), status.kept as f64),
+            (words(["closed"]), status.closed as f64),
+        ]),
+        "source_failing" => one(f64::from(u8::from(status.failure.is_some()))),
+        "source_leads" => {
+            let leads = status
+                .leads
+                .map(|leads| (Values::new(), f64::from(u8::from(leads))));
+            Samples::Gauges(leads.into_iter().collect())
+        }
+        "source_statuses" => Samples::Counters(vec![
+            (words(["success"]), counts.statuses),
+            (words(["failure"]), counts.statuses_failed),
+        ]),
+        _ => return None,
+    })
 }
 
 /// An address without what may be secret: query, fragment, user and password.

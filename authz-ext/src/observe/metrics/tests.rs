@@ -117,7 +117,12 @@ fn what_is_shown_is_what_the_table_says() {
     }
     let table: Vec<(String, String)> = TABLE
         .iter()
-        .map(|d| (format!("{PREFIX}{}", d.name), d.kind.as_str().to_owned()))
+        .map(|d| {
+            (
+                format!("{}{}", d.prefix, d.name),
+                d.kind.as_str().to_owned(),
+            )
+        })
         .collect();
     assert_eq!(shown, table);
     assert!(text.ends_with("# EOF\n"), "whole");

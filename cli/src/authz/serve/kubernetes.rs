@@ -1,0 +1,148 @@
+//! The API server as a source of snapshots: what follows it, and what serves, joined.
+
+use std::sync::Arc;
+
+use portcullis_authz::feed::{Feed, FeedCounts, FeedKind, FeedSource, FeedStatus, KindCounts};
+use portcullis_policy::diagnostic::Diagnostic;
+use portcullis_policy::document::SourceText;
+use portcullis_policy::settings::Settings;
+use portcullis_source::{
+    Counters, KINDS, Kind, KindState, KindStatus, Options, SharedStore, Source, Status,
+    StatusOptions,
+};
+use portcullis_wire::kube::{Cluster, client};
+use tokio::sync::watch;
+
+use crate::config::{KubernetesConfig, Statuses};
+
+/// Begins to follow the cluster of `config`.
+///
+/// # Errors
+/// When there is no way to a cluster; one that does not answer is waited for.
+pub async fn start(
+    config: &KubernetesConfig,
+    settings: &Settings,
+) -> anyhow::Result<(Source, Feed)> {
+    let cluster = Cluster {
+        kubeconfig: config.kubeconfig.clone(),
+        context: config.context.clone(),
+    };
+    let client = client(&cluster).await?;
+    let mut options = Options::new(settings.clone());
+    options.namespaces.clone_from(&config.namespaces);
+    options.root_namespace.clone_from(&config.root_namespace);
+    options.mesh_config.clone_from(&config.mesh_config);
+    options.status = statuses(config, client.default_namespace());
+    let source = Source::start(client, &options);
+    let feed = feed(&source);
+    Ok((source, feed))
+}
+
+fn statuses(config: &KubernetesConfig, own_namespace: &str) -> Option<StatusOptions> {
+    let istio = match config.status {
+        Statuses::All => true,
+        Statuses::Own => false,
+        Statuses::None => return None,
+    };
+    let namespace = config.lease_namespace.as_deref().unwrap_or(own_namespace);
+    let mut options = StatusOptions::new(namespace.to_owned(), identity());
+    options.istio = istio;
+    Some(options)
+}
+
+/// The pod's name, and what no other process has.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME")
+        .ok()
+        .filter(|name| !name.is_empty());
+    let started = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    let started = started.unwrap_or_default().as_nanos();
+    let host = host.as_deref().unwrap_or("portcullis");
+    format!("{host}_{}_{started:x}", std::process::id())
+}
+
+fn feed(source: &Source) -> Feed {
+    let mut followed = source.status();
+    let (sender, status) = watch::channel(status(&followed.borrow_and_update()));
+    tokio::spawn(async move {
+        while followed.changed().await.is_ok() {
+            let now = self::status(&followed.borrow_and_update());
+            if sender.send(now).is_err() {
+                return;
+            }
+        }
+    });
+    Feed {
+        snapshots: source.snapshots(),
+        status,
+        source: Arc::new(Joined {
+            store: source.store(),
+            counters: source.counters(),
+        }),
+    }
+}
+
+fn status(status: &Status) -> FeedStatus {
+    FeedStatus {
+        synced: status.synced,
+        published: status.published,
+        contact: status.contact,
+        kinds: status.kinds.iter().map(kind).collect(),
+        kept: status.kept,
+        closed: status.closed,
+        failure: status.failure.clone(),
+        missing: status.missing(),
+        leads: status.leads,
+    }
+}
+
+fn kind(status: &KindStatus) -> FeedKind {
+    let why = match &status.state {
+        KindState::Following | KindState::NotInstalled | KindState::Starting => None,
+        KindState::Retrying(why) => Some(why.clone()),
+        KindState::Forbidden { .. } => Some(status.to_string()),
+    };
+    FeedKind {
+        resource: status.kind.resource(),
+        state: status.state.word(),
+        why,
+        objects: status.objects,
+    }
+}
+
+/// A source as the server knows it.
+#[derive(Debug)]
+struct Joined {
+    store: SharedStore,
+    counters: Arc<Counters>,
+}
+
+impl FeedSource for Joined {
+    fn set_files(&self, files: Vec<SourceText>) -> Result<(), Vec<Diagnostic>> {
+        self.store.set_files(files)
+    }
+
+    fn counts(&self) -> FeedCounts {
+        let load = |counter: &std::sync::atomic::AtomicU64| {
+            counter.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        let c = &self.counters;
+        let kinds = KINDS.iter().zip(&c.events).zip(&c.lists).zip(&c.errors);
+        let kinds = kinds.map(|(((kind, events), lists), errors)| {
+            let counts = KindCounts {
+                events: load(events),
+                lists: load(lists),
+                errors: load(errors),
+            };
+            (Kind::resource(kind), counts)
+        });
+        FeedCounts {
+            kinds: kinds.collect(),
+            lag: c.lag.observed(),
+            compile: c.compile.observed(),
+            contact: c.contact(),
+            statuses: load(&c.statuses),
+            statuses_failed: load(&c.statuses_failed),
+        }
+    }
+}
