@@ -29,6 +29,7 @@ pub mod limits;
 pub mod live;
 pub mod management;
 pub mod observe;
+pub mod policy_test;
 pub mod reload;
 pub mod respond;
 pub mod server;

@@ -157,6 +157,11 @@ pub enum PolicyCommand {
         after_help = "Example:\n  portcullis policy translate manifests/\n  portcullis policy translate --schema"
     )]
     Translate(TranslateArgs),
+    /// Run the cases of PolicyTests: what must be decided, is it?
+    #[command(
+        after_help = "Example:\n  portcullis policy test manifests/\n  portcullis policy test --output json policies.yaml tests.yaml"
+    )]
+    Test(TestArgs),
     /// Tell what a diagnostic's code means and what to do
     #[command(after_help = "Example:\n  portcullis policy explain-code PC0001")]
     ExplainCode {
@@ -271,6 +276,17 @@ pub struct TranslateArgs {
     /// Print the Cedar schema that every policy is validated against
     #[arg(long, conflicts_with = "paths")]
     pub schema: bool,
+    /// Which configuration to read.
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+/// `policy test`.
+#[derive(Clone, Debug, Args)]
+pub struct TestArgs {
+    /// Policies, inventory and PolicyTests: files, folders (recursive) or `-` for standard input; in place of `policies`
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
     /// Which configuration to read.
     #[command(flatten)]
     pub config: ConfigArg,

@@ -82,6 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
                 PolicyCommand::Decide(args) => policy::decide::run(&args, global.output),
                 PolicyCommand::Explain(args) => policy::explain::run(&args, global.output),
                 PolicyCommand::Translate(args) => policy::translate::run(&args, global.output),
+                PolicyCommand::Test(args) => policy::test::run(&args, global.output),
                 PolicyCommand::ExplainCode { code } => {
                     policy::explain_code::run(code.as_deref(), global.output)
                 }

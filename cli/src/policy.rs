@@ -5,3 +5,4 @@ pub mod decide;
 pub mod explain;
 pub mod explain_code;
 pub mod translate;
+pub mod test;

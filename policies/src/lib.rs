@@ -11,6 +11,7 @@ pub const CASES: &[&str] = &[
     "cases/allow-deny",
     "cases/attachment",
     "cases/audit",
+    "cases/cedar-policy",
     "cases/custom/self",
     "cases/custom/unconfigured",
     "cases/destination/ambiguous",

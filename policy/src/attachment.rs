@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use crate::inventory::{GATEWAY_NAME_LABEL, ServiceKind, ServiceRef};
 use crate::request::Target;
 use crate::resource::{
-    Action, AuthorizationPolicy, RequestAuthentication, Selector, TargetRef, Workload,
+    Action, AuthorizationPolicy, CedarPolicy, RequestAuthentication, Selector, TargetRef, Workload,
 };
 
 /// GatewayClass that a root-namespace policy names to reach every waypoint.
@@ -45,6 +45,16 @@ impl<'a> From<&'a AuthorizationPolicy> for Scope<'a> {
 
 impl<'a> From<&'a RequestAuthentication> for Scope<'a> {
     fn from(policy: &'a RequestAuthentication) -> Self {
+        Self {
+            namespace: &policy.meta.namespace,
+            selector: policy.selector.as_ref(),
+            target_refs: &policy.target_refs,
+        }
+    }
+}
+
+impl<'a> From<&'a CedarPolicy> for Scope<'a> {
+    fn from(policy: &'a CedarPolicy) -> Self {
         Self {
             namespace: &policy.meta.namespace,
             selector: policy.selector.as_ref(),

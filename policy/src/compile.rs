@@ -150,11 +150,15 @@ impl Compiler {
         let mut cedar = |files: &[Arc<FileResources>]| {
             let mut all = Vec::new();
             for resource in files.iter().flat_map(|f| &f.resources) {
-                if let Resource::Cedar(file) = resource.as_ref() {
-                    let (policies, found) = user::read(file, &mesh.root_namespace);
-                    all.extend(policies);
-                    diagnostics.extend(found);
-                }
+                let (policies, found) = match resource.as_ref() {
+                    Resource::Cedar(file) => user::read(file, &mesh.root_namespace),
+                    Resource::CedarPolicy(policy) => {
+                        user::read_manifest(policy, &mesh.root_namespace)
+                    }
+                    _ => continue,
+                };
+                all.extend(policies);
+                diagnostics.extend(found);
             }
             all
         };
@@ -396,6 +400,8 @@ fn identity(resource: &Resource) -> Option<(&'static str, &str, &str)> {
         Resource::GatewayClass(r) => of("GatewayClass", &r.meta),
         Resource::IstioGateway(r) => of("networking.istio.io/Gateway", &r.meta),
         Resource::Cedar(file) => ("Cedar", "", &file.file),
+        Resource::CedarPolicy(r) => of("CedarPolicy", &r.meta),
+        Resource::PolicyTest(r) => of("PolicyTest", &r.meta),
     })
 }
 

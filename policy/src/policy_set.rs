@@ -8,7 +8,9 @@ use crate::lower::{self, Lowered};
 use crate::mesh::Mesh;
 use crate::model::Dialect;
 use crate::peer_authentication::PeerAuthentications;
-use crate::resource::{Action, AuthorizationPolicy, RequestAuthentication, Resource};
+use crate::resource::{
+    Action, AuthorizationPolicy, PolicyTest, RequestAuthentication, Resource,
+};
 use crate::user::UserPolicy;
 
 /// A user policy of one policy set.
@@ -84,6 +86,7 @@ pub struct PolicySet {
     policies: Vec<Arc<Policy>>,
     tokens: Vec<Arc<Resource>>,
     user: Vec<Arc<UserPolicy>>,
+    tests: Vec<Arc<Resource>>,
     peer_authentications: PeerAuthentications,
     peer_authentication_ports: Vec<u16>,
     closings: Vec<Arc<Closing>>,
@@ -118,6 +121,11 @@ impl PolicySet {
             policies,
             tokens,
             user,
+            tests: resources
+                .iter()
+                .filter(|r| matches!(r.as_ref(), Resource::PolicyTest(_)))
+                .cloned()
+                .collect(),
             peer_authentications: PeerAuthentications::build(resources, &mesh.root_namespace),
             peer_authentication_ports: ports,
             closings,
@@ -162,6 +170,14 @@ impl PolicySet {
     pub fn request_authentications(&self) -> impl Iterator<Item = &RequestAuthentication> {
         self.tokens.iter().filter_map(|token| match token.as_ref() {
             Resource::RequestAuthentication(policy) => Some(policy),
+            _ => None,
+        })
+    }
+
+    /// Every PolicyTest, in document order. They decide nothing: their cases must hold.
+    pub fn tests(&self) -> impl Iterator<Item = &PolicyTest> {
+        self.tests.iter().filter_map(|test| match test.as_ref() {
+            Resource::PolicyTest(test) => Some(test),
             _ => None,
         })
     }

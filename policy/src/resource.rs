@@ -15,6 +15,8 @@ use crate::diagnostic::Location;
 mod annotations;
 mod attachment;
 mod authorization_policy;
+mod case;
+mod cedar_policy;
 mod extension_provider;
 pub(crate) mod fields;
 mod inventory;
@@ -23,17 +25,23 @@ mod mesh_config;
 mod metadata;
 mod path;
 mod peer_authentication;
+mod policy_test;
 mod read;
 mod reader;
 mod request_authentication;
 
 pub(crate) use attachment::attachment_of;
+pub use case::{
+    CaseFile, CaseOutcome, DecisionCase, Expected, ExpectedTrial, MAX_CASES, read_case_file,
+};
+pub use cedar_policy::{CedarPolicy, CedarText, MAX_CEDAR};
 pub use extension_provider::{
     BodyInCheck, ExtAuthz, ExtAuthzCall, ExtensionProvider, read as read_extension_providers,
 };
+pub use policy_test::PolicyTest;
 pub use read::{FileResources, read};
 
-/// Annotation that puts an AuthorizationPolicy on trial.
+/// Annotation that puts an AuthorizationPolicy or a CedarPolicy on trial.
 pub(crate) const DRY_RUN: &str = "istio.io/dry-run";
 
 /// A boolean word as Go's `strconv.ParseBool` takes it.
@@ -507,4 +515,8 @@ pub enum Resource {
     IstioGateway(IstioGateway),
     /// User-written Cedar.
     Cedar(CedarFile),
+    /// portcullis.dev CedarPolicy.
+    CedarPolicy(CedarPolicy),
+    /// portcullis.dev PolicyTest.
+    PolicyTest(PolicyTest),
 }

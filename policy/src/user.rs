@@ -4,22 +4,27 @@
 //! by its scope (`resource == Workload::"ns/name"`, `resource in Namespace::"ns"`), by
 //! `@selector("app=web,version=v1")`, or, with neither, the whole mesh. `@namespace("ns")` puts it
 //! into a namespace; outside the root namespace it reaches that namespace only, whatever it says.
+//!
+//! A CedarPolicy holds policies that live in its namespace and apply where it attaches, as an
+//! AuthorizationPolicy with its `selector` or `targetRefs` would; what a policy of it says of its own scope
+//! must hold as well.
 
 mod read;
+mod source;
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use smol_str::SmolStr;
 
-use crate::attachment::EnforcementPoint;
+use crate::attachment::{EnforcementPoint, Scope, attaches};
 use crate::cedar::program::FactTest;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::model::{Role, Rule};
 use crate::reads::Reads;
-use crate::resource::Workload;
+use crate::resource::{CedarPolicy, Selector, TargetRef, Workload};
 
-pub use read::read;
+pub use read::{read, read_manifest};
 
 /// Which destinations a policy's scope can hold for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +35,54 @@ pub enum Reach {
     Workload(String),
     /// One namespace.
     Namespace(String),
+}
+
+/// What a CedarPolicy says for all of its policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its selector.
+    pub selector: Option<Selector>,
+    /// Its targets.
+    pub target_refs: Vec<TargetRef>,
+}
+
+impl Attachment {
+    /// That of a manifest.
+    #[must_use]
+    pub fn of(policy: &CedarPolicy) -> Self {
+        Self {
+            namespace: policy.meta.namespace.clone(),
+            name: policy.meta.name.clone(),
+            selector: policy.selector.clone(),
+            target_refs: policy.target_refs.clone(),
+        }
+    }
+
+    /// Where it applies.
+    #[must_use]
+    pub fn scope(&self) -> Scope<'_> {
+        Scope {
+            namespace: &self.namespace,
+            selector: self.selector.as_ref(),
+            target_refs: &self.target_refs,
+        }
+    }
+
+    /// Id of the `Attachment` entity that stands for its targets; `None` without targets.
+    #[must_use]
+    pub fn entity(&self) -> Option<String> {
+        (!self.target_refs.is_empty()).then(|| format!("{}/{}", self.namespace, self.name))
+    }
+
+    /// The labels of its selector.
+    fn labels(&self) -> impl Iterator<Item = (String, String)> {
+        let labels = self.selector.iter().flat_map(|s| &s.match_labels);
+        labels.map(|(key, value)| (key.clone(), value.clone()))
+    }
 }
 
 /// One user policy.
@@ -51,6 +104,8 @@ pub struct UserPolicy {
     pub headers: Option<Vec<SmolStr>>,
     /// Labels that the destination must have.
     pub selector: Vec<(String, String)>,
+    /// Where its manifest applies; `None` for a policy of a file.
+    pub attachment: Option<Arc<Attachment>>,
 }
 
 impl UserPolicy {
@@ -101,10 +156,18 @@ pub fn diagnose(policies: &[Arc<UserPolicy>], workloads: &[&Workload]) -> Vec<Di
     if workloads.is_empty() {
         return Vec::new();
     }
+    // A manifest that attaches to nothing is reported as such; where its policy says no more, that is all.
+    let has_own_scope = |policy: &UserPolicy| match policy.attachment.as_deref() {
+        None => true,
+        Some(attachment) => {
+            policy.reach != Reach::Mesh || policy.selector.len() > attachment.labels().count()
+        }
+    };
     let nowhere = policies.iter().filter(|policy| {
-        !workloads
-            .iter()
-            .any(|workload| policy.selects_workload(workload))
+        has_own_scope(policy)
+            && !workloads
+                .iter()
+                .any(|workload| policy.selects_workload(workload))
     });
     nowhere
         .map(|policy| {
@@ -126,7 +189,13 @@ pub fn diagnose(policies: &[Arc<UserPolicy>], workloads: &[&Workload]) -> Vec<Di
                 Reach::Workload(name) => nearest(name, workloads),
                 Reach::Mesh | Reach::Namespace(_) => None,
             };
-            let found = code::CEDAR_NOWHERE.at(policy.rule.at.clone(), message);
+            let mut found = code::CEDAR_NOWHERE.at(policy.rule.at.clone(), message);
+            if let Some(attachment) = &policy.attachment {
+                let (namespace, name) = (&attachment.namespace, &attachment.name);
+                found = found
+                    .with_resource(format!("CedarPolicy/{namespace}/{name}"))
+                    .with_field("spec.policies");
+            }
             match hint {
                 Some(near) => found.with_hint(format!("did you mean `{near}`?")),
                 None => found,
@@ -156,6 +225,10 @@ impl UserPolicy {
     #[must_use]
     pub fn selects(&self, point: &EnforcementPoint<'_>) -> bool {
         self.selects_workload(point.workload)
+            && self
+                .attachment
+                .as_ref()
+                .is_none_or(|attachment| attaches(&attachment.scope(), point))
     }
 
     fn selects_workload(&self, workload: &Workload) -> bool {

@@ -150,7 +150,11 @@ impl Worker {
         }
         let resource = context::Resource {
             workload: destination,
-            attachments: Vec::new(),
+            // The slice holds no policy whose targets do not meet this destination.
+            attachments: policies
+                .iter()
+                .filter_map(|policy| policy.attachment.as_ref()?.entity())
+                .collect(),
         };
         let context = context::full(facts, target, uids, &texts);
         let principal = facts.identities.first().copied().unwrap_or_default();

@@ -9,6 +9,8 @@
 
 #[path = "documents/hostile.rs"]
 mod hostile;
+#[path = "documents/kinds.rs"]
+mod kinds;
 #[path = "documents/pages.rs"]
 mod pages;
 #[path = "documents/parity.rs"]

@@ -21,14 +21,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
-use portcullis_authz::{check_request, decide, facts};
+use portcullis_authz::policy_test;
 use portcullis_policy::compile::compile;
-use portcullis_policy::request::PathForm;
+use portcullis_policy::decision::{Decision, Verdict};
+use portcullis_policy::resource::DecisionCase;
 use portcullis_policy::snapshot::Snapshot;
-use serde_json::{Value, json};
-use tonic::metadata::MetadataMap;
 
-use format::{Case, Folder};
+use format::Folder;
 
 static FOLDERS: LazyLock<Vec<(Folder, Arc<Snapshot>)>> = LazyLock::new(|| {
     format::folders()
@@ -44,55 +43,12 @@ static FOLDERS: LazyLock<Vec<(Folder, Arc<Snapshot>)>> = LazyLock::new(|| {
         .collect()
 });
 
-fn options(case: &Case, snapshot: &Snapshot) -> facts::Options {
-    facts::Options {
-        path_form: match case.path.as_str() {
-            "normalised" => PathForm::Normalised,
-            _ => PathForm::Raw,
-        },
-        target: match case.target.as_str() {
-            "auto" => None,
-            target => Some(target.parse().unwrap()),
-        },
-        num_trusted_proxies: snapshot.mesh().num_trusted_proxies,
-    }
-}
-
-/// What the decision is, in the shape of the case's own words.
-fn decided(case: &Case, snapshot: &Arc<Snapshot>) -> Value {
-    let check = check_request::from_json(case.request.to_string().as_bytes())
-        .unwrap_or_else(|e| panic!("{}: {e}", case.name));
-    let decision = decide::decide(
-        snapshot,
-        check,
-        &MetadataMap::new(),
-        &options(case, snapshot),
-    );
-    let mut decision = serde_json::to_value(decision).unwrap();
-    decision.as_object_mut().unwrap().remove("snapshot");
+/// The decision, of no snapshot.
+fn decided(case: &DecisionCase, snapshot: &Arc<Snapshot>) -> Decision {
+    let decision = policy_test::decide(snapshot, case);
+    let mut decision = decision.unwrap_or_else(|why| panic!("{}: {why}", case.name));
+    decision.snapshot.clear();
     decision
-}
-
-fn wanted(case: &Case) -> Value {
-    let wanted = &case.wanted;
-    let or = |key: &str, absent: Value| wanted.get(key).cloned().unwrap_or(absent);
-    let dry_run = wanted.get("dry_run").map_or(Value::Null, |dry_run| {
-        let or = |key: &str, absent: Value| dry_run.get(key).cloned().unwrap_or(absent);
-        json!({
-            "decision": dry_run["decision"],
-            "reason": dry_run["reason"],
-            "policies": or("policies", json!([])),
-            "shadow": or("shadow", json!({"allow": null, "deny": null})),
-        })
-    });
-    json!({
-        "decision": wanted["decision"],
-        "reason": wanted["reason"],
-        "policies": or("policies", json!([])),
-        "audit": or("audit", json!([])),
-        "provider": or("provider", Value::Null),
-        "dry_run": dry_run,
-    })
 }
 
 #[test]
@@ -102,10 +58,12 @@ fn each_case_gets_its_decision() {
     for (folder, snapshot) in FOLDERS.iter() {
         for case in &folder.cases {
             decisions += 1;
-            let (wanted, decided) = (wanted(case), decided(case, snapshot));
+            // All of it: what a case does not say is empty.
+            let (wanted, decided) = (case.expected.exactly(), decided(case, snapshot));
+            assert!(wanted != decided || case.expected.holds(&decided));
             if wanted != decided {
                 failed.push(format!(
-                    "{}: {}\n  wanted {wanted}\n  got    {decided}",
+                    "{}: {}\n  wanted {wanted:?}\n  got    {decided:?}",
                     folder.name, case.name
                 ));
             }
@@ -124,9 +82,10 @@ fn each_allow_has_a_neighbour_that_one_changed_field_denies() {
     let mut lonely = Vec::new();
     for (folder, _) in FOLDERS.iter() {
         for case in &folder.cases {
-            let denied = |other: &&Case| other.wanted["decision"] == "deny";
+            let denied = |other: &&DecisionCase| other.expected.decision == Verdict::Deny;
             let mut denied = folder.cases.iter().filter(denied);
-            if case.wanted["decision"] == "allow" && !denied.any(|c| c.is_one_field_from(case)) {
+            let allowed = case.expected.decision == Verdict::Allow;
+            if allowed && !denied.any(|other| format::one_field_apart(other, case)) {
                 lonely.push(format!("{}: {}", folder.name, case.name));
             }
         }
@@ -174,10 +133,7 @@ fn each_told_case_reads_as_its_golden_story() {
     let mut differ = Vec::new();
     for (folder, snapshot) in FOLDERS.iter() {
         for case in folder.cases.iter().filter(|c| c.explain) {
-            let check = check_request::from_json(case.request.to_string().as_bytes()).unwrap();
-            let options = options(case, snapshot);
-            let request = facts::request(check, &MetadataMap::new(), &options).unwrap();
-            let mut told = snapshot.explain(&request, false);
+            let mut told = policy_test::explain(snapshot, case, false).unwrap();
             // It names the content of all files: every edit would change every story.
             told.decision.snapshot = String::new();
             let text = format!("{}\n", serde_json::to_string_pretty(&told).unwrap());

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use portcullis_authz::policy_test;
 use portcullis_policy::compile::{Documents, compile};
 use portcullis_policy::diagnostic::{Diagnostic, Severity};
 
@@ -22,10 +23,11 @@ pub fn run(args: &CheckArgs, output: Output) -> anyhow::Result<Exit> {
     };
     let settings = config.settings();
     let (found, policies) = match compile(&documents, &settings) {
-        Ok(snapshot) => (
-            snapshot.diagnostics().to_vec(),
-            Some(snapshot.policy_count()),
-        ),
+        Ok(snapshot) => {
+            let mut found = snapshot.diagnostics().to_vec();
+            found.extend(snapshot.policies().tests().flat_map(policy_test::diagnose));
+            (found, Some(snapshot.policy_count()))
+        }
         Err(found) => (found, None),
     };
     let tally = Tally::of(&found);

@@ -181,7 +181,11 @@ fn write_facts(out: &mut impl Write, story: &Explanation) -> std::io::Result<()>
     fact("snapshot", &story.decision.snapshot)
 }
 
-fn write_rule(out: &mut impl Write, rule: &RuleReport) -> std::io::Result<()> {
+/// Writes what became of one rule, clause by clause.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn write_rule(out: &mut impl Write, rule: &RuleReport) -> std::io::Result<()> {
     let (style, word) = match rule.outcome {
         Outcome::Matched => (GOOD, "✓ matched".to_owned()),
         Outcome::Failed => (

@@ -3,7 +3,7 @@
 //!
 //! PC00xx: documents, schema and metadata. PC01xx: AuthorizationPolicy. PC02xx: PeerAuthentication.
 //! PC03xx: RequestAuthentication. PC04xx: MeshConfig and inventory. PC05xx: documents seen together.
-//! PC06xx: user-written Cedar. PC09xx: defects of ours.
+//! PC06xx: user-written Cedar. PC07xx: PolicyTest. PC09xx: defects of ours.
 
 use super::{Diagnostic, Location, Severity};
 
@@ -258,6 +258,20 @@ codes! {
         "Decisions report policies by namespace and `@id`.";
     CEDAR_NOWHERE = "PC0608", Warning, "a Cedar policy that reaches no workload",
         "The set has workloads, but none that the policy's scope, namespace and selector name.";
+    CEDAR_EMPTY = "PC0609", Warning, "a CedarPolicy without a policy",
+        "It selects workloads and changes nothing for them: only comments, or nothing at all.";
+    CASE_SHAPE = "PC0701", Error, "a case without a request of its own or another's",
+        "A case writes its `request`, or is `like` an earlier one with a `change`.";
+    CASE_NAME = "PC0702", Error, "a case without a name of its own",
+        "`like` and the report of a failed case name cases, so each has a name that no other has.";
+    CASE_LIKE = "PC0703", Error, "a case that is like none, or changes nothing",
+        "`like` names a case above, and `change` makes its request another.";
+    CASE_REASON = "PC0704", Error, "a reason that does not go with the decision",
+        "Each reason belongs to allow or to deny, never to both.";
+    CASE_REQUEST = "PC0705", Error, "a case whose request is no CheckRequest",
+        "Requests are Envoy's CheckRequest in protobuf JSON; another value cannot be decided.";
+    CASE_FAILS = "PC0706", Error, "a case that does not hold",
+        "The policies decide the request otherwise than the PolicyTest says they must.";
     INTERNAL = "PC0900", Error, "a generated policy that Cedar refuses",
         "A defect of Portcullis: please report it with the manifest.";
 }

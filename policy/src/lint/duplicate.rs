@@ -67,6 +67,8 @@ pub(crate) fn identity(resource: &Resource) -> Option<(Identity<'_>, &Location)>
         Resource::Gateway(gateway) => of("Gateway", &gateway.meta),
         Resource::GatewayClass(class) => of("GatewayClass", &class.meta),
         Resource::IstioGateway(gateway) => of("Gateway.networking.istio.io", &gateway.meta),
+        Resource::CedarPolicy(policy) => of("CedarPolicy", &policy.meta),
+        Resource::PolicyTest(test) => of("PolicyTest", &test.meta),
         // Several of these are somebody else's business.
         Resource::MeshConfig(_) | Resource::Cedar(_) => None,
     }

@@ -28,6 +28,8 @@ pub(super) fn check(
             Resource::AuthorizationPolicy(p) => ("AuthorizationPolicy", &p.meta),
             Resource::PeerAuthentication(p) => ("PeerAuthentication", &p.meta),
             Resource::RequestAuthentication(p) => ("RequestAuthentication", &p.meta),
+            Resource::CedarPolicy(p) => ("CedarPolicy", &p.meta),
+            Resource::PolicyTest(p) => ("PolicyTest", &p.meta),
             _ => continue,
         };
         if !known.has_namespace(&meta.namespace) {

@@ -75,7 +75,7 @@ pub(super) fn check(meta: &Metadata, action: Option<Action>, reader: &mut Reader
             value.at.clone(),
             &path,
             format!("`{DRY_RUN}` on a kind that has no dry-run"),
-            "remove the annotation: only AuthorizationPolicy has a dry-run",
+            "remove the annotation: only AuthorizationPolicy and CedarPolicy have a dry-run",
         ),
     }
 }

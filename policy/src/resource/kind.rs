@@ -23,10 +23,12 @@ pub(super) enum Kind {
     Gateway,
     GatewayClass,
     IstioGateway,
+    CedarPolicy,
+    PolicyTest,
 }
 
 /// Kinds of security.istio.io.
-pub(super) const SECURITY: &[&str] = &[
+const SECURITY: &[&str] = &[
     "AuthorizationPolicy",
     "PeerAuthentication",
     "RequestAuthentication",
@@ -34,6 +36,15 @@ pub(super) const SECURITY: &[&str] = &[
 
 /// The group whose policies decide.
 pub(super) const SECURITY_GROUP: &str = "security.istio.io";
+
+/// Kinds of portcullis.dev.
+const OWN: &[&str] = &["CedarPolicy", "PolicyTest"];
+
+/// The groups all of whose kinds are known, with those kinds and a version that they have.
+pub(super) const CLOSED_GROUPS: &[(&str, &[&str], &str)] = &[
+    (SECURITY_GROUP, SECURITY, "v1"),
+    ("portcullis.dev", OWN, "v1alpha1"),
+];
 
 /// The kind with this group and name.
 pub(super) fn find(group: &str, kind: &str) -> Option<Kind> {
@@ -58,6 +69,8 @@ pub(super) fn find(group: &str, kind: &str) -> Option<Kind> {
         ("networking.istio.io", "Gateway") => Kind::IstioGateway,
         ("gateway.networking.k8s.io", "Gateway") => Kind::Gateway,
         ("gateway.networking.k8s.io", "GatewayClass") => Kind::GatewayClass,
+        ("portcullis.dev", "CedarPolicy") => Kind::CedarPolicy,
+        ("portcullis.dev", "PolicyTest") => Kind::PolicyTest,
         _ => return None,
     })
 }
@@ -105,6 +118,8 @@ impl Kind {
             Self::WorkloadEntry => inventory("WorkloadEntry"),
             Self::Gateway | Self::IstioGateway => inventory("Gateway"),
             Self::GatewayClass => cluster("GatewayClass"),
+            Self::CedarPolicy => policy("CedarPolicy"),
+            Self::PolicyTest => policy("PolicyTest"),
         }
     }
 
@@ -114,6 +129,7 @@ impl Kind {
             Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
                 Some(&["v1", "v1beta1"])
             }
+            Self::CedarPolicy | Self::PolicyTest => Some(&["v1alpha1"]),
             _ => None,
         }
     }

@@ -6,8 +6,8 @@ use super::kind::{self, Kind};
 use super::path::Path;
 use super::reader::{Reader, listed, nearest};
 use super::{
-    Resource, authorization_policy, inventory, mesh_config, metadata, peer_authentication,
-    request_authentication,
+    Resource, authorization_policy, cedar_policy, inventory, mesh_config, metadata,
+    peer_authentication, policy_test, request_authentication,
 };
 use crate::diagnostic::{Diagnostic, code};
 use crate::document::{self, Excerpt, Node, SourceText};
@@ -241,6 +241,8 @@ fn read_kind(
         Kind::IstioGateway => {
             inventory::istio_gateway(root, meta, reader).map(Resource::IstioGateway)
         }
+        Kind::CedarPolicy => cedar_policy::read(root, meta, reader).map(Resource::CedarPolicy),
+        Kind::PolicyTest => policy_test::read(root, meta, reader).map(Resource::PolicyTest),
     };
     resources.extend(resource.map(Arc::new));
 }
@@ -300,10 +302,11 @@ fn pass_over(root: &Node, group: &str, version: &str, kind: &str, reader: &mut R
     } else {
         format!("{group}/{version}")
     };
-    if group == kind::SECURITY_GROUP {
-        let hint = match nearest(kind, kind::SECURITY) {
+    let mut closed = kind::CLOSED_GROUPS.iter();
+    if let Some((_, kinds, _)) = closed.find(|(known, ..)| group == *known) {
+        let hint = match nearest(kind, kinds) {
             Some(kind) => format!("did you mean `{kind}`?"),
-            None => format!("its kinds are {}", listed(kind::SECURITY)),
+            None => format!("its kinds are {}", listed(kinds)),
         };
         let at = reader.location(place("kind"));
         reader.report(
@@ -315,8 +318,11 @@ fn pass_over(root: &Node, group: &str, version: &str, kind: &str, reader: &mut R
         );
         return;
     }
-    let misspelt_group = nearest(group, &[kind::SECURITY_GROUP]).is_some();
-    if kind::SECURITY.contains(&kind) && (misspelt_group || group.is_empty()) {
+    let mut closed = kind::CLOSED_GROUPS.iter();
+    let meant = closed.find(|(known, kinds, _)| {
+        kinds.contains(&kind) && (group.is_empty() || nearest(group, &[known]).is_some())
+    });
+    if let Some((known, _, version)) = meant {
         let at = reader.location(place("apiVersion"));
         reader.report(
             &code::LOOKALIKE_KIND,
@@ -326,7 +332,7 @@ fn pass_over(root: &Node, group: &str, version: &str, kind: &str, reader: &mut R
                 "kind `{kind}` of `{}` decides nothing",
                 Excerpt(&api_version)
             ),
-            format!("did you mean `apiVersion: {}/v1`?", kind::SECURITY_GROUP),
+            format!("did you mean `apiVersion: {known}/{version}`?"),
         );
         return;
     }

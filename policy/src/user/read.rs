@@ -1,4 +1,4 @@
-//! `.cedar` text to user policies, or diagnostics.
+//! Cedar text to user policies, or diagnostics.
 
 use std::sync::Arc;
 
@@ -8,49 +8,71 @@ use cedar_policy_core::ast::{
 };
 use cedar_policy_core::parser;
 
-use super::{Reach, UserPolicy};
+use super::source::{Source, too_deep};
+use super::{Attachment, Reach, UserPolicy};
 use crate::cedar::fact::FactSet;
 use crate::cedar::program::FactTest;
 use crate::cedar::schema;
-use crate::diagnostic::{Diagnostic, Location, code};
+use crate::diagnostic::code::Code;
+use crate::diagnostic::{Diagnostic, code};
+use crate::document::Excerpt;
 use crate::lower;
 use crate::model::{Dialect, Matcher, Role, Rule, RuleId};
 use crate::path::template::PathTemplate;
 use crate::reads::{self, Reads};
-use crate::resource::CedarFile;
+use crate::resource::{CedarFile, CedarPolicy};
 use smol_str::SmolStr;
 
 /// Reads every policy of a file. `root_namespace` is where policies without `@namespace` live.
 #[must_use]
 pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
+    read_source(&Source::of_file(file, root_namespace))
+}
+
+/// Reads every policy of a manifest; they live in its namespace.
+#[must_use]
+pub fn read_manifest(
+    policy: &CedarPolicy,
+    root_namespace: &str,
+) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
+    let source = Source::of_manifest(policy, root_namespace);
+    let (policies, mut diagnostics) = read_source(&source);
+    if policies.is_empty() && diagnostics.is_empty() && !source.text.is_empty() {
+        let message = "the text holds no policy: it selects workloads and changes nothing for them";
+        let hint = "write a policy, or delete the object";
+        diagnostics.push(source.report(&code::CEDAR_EMPTY, 0, message).with_hint(hint));
+    }
+    (policies, diagnostics)
+}
+
+fn read_source(source: &Source<'_>) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
     let mut diagnostics = Vec::new();
-    if let Some(offset) = too_deep(&file.text) {
+    if let Some(offset) = too_deep(source.text) {
         let message = "the policy is nested too deep, or its chain of operators is too long";
         let hint = "split it into several policies";
-        let at = location(file, offset);
-        return (
-            Vec::new(),
-            vec![code::CEDAR_SYNTAX.at(at, message).with_hint(hint)],
-        );
+        let found = source.report(&code::CEDAR_SYNTAX, offset, message);
+        return (Vec::new(), vec![found.with_hint(hint)]);
     }
-    let set = match parser::parse_policyset(&file.text) {
+    let set = match parser::parse_policyset(source.text) {
         Ok(set) => set,
         Err(errors) => {
             for error in errors.iter() {
                 let at = miette::Diagnostic::labels(error).and_then(|mut l| l.next());
-                let at = location(file, at.map_or(0, |l| l.offset()));
-                diagnostics.push(code::CEDAR_SYNTAX.at(at, error.to_string().replace('\n', " ")));
+                let offset = at.map_or(0, |l| l.offset());
+                let message = error.to_string().replace('\n', " ");
+                diagnostics.push(source.report(&code::CEDAR_SYNTAX, offset, message));
             }
             return (Vec::new(), diagnostics);
         }
     };
+    let attachment = source.manifest().map(|policy| Arc::new(Attachment::of(policy)));
     let mut templates: Vec<&ast::Template> = set.all_templates().collect();
     templates.sort_by_key(|t| t.loc().map_or(0, |l| l.start()));
     let mut policies = Vec::new();
     for (index, template) in templates.into_iter().enumerate() {
         let reader = Reader {
-            file,
-            root_namespace,
+            source,
+            attachment: attachment.as_ref(),
             template,
             index,
         };
@@ -65,69 +87,22 @@ pub fn read(file: &CedarFile, root_namespace: &str) -> (Vec<UserPolicy>, Vec<Dia
     (policies, diagnostics)
 }
 
-/// Where the text goes beyond what Cedar's recursive parser and evaluator can walk on the stack of any
-/// thread. Brackets nest; operators and member accesses chain until the policy ends.
-fn too_deep(text: &str) -> Option<usize> {
-    const DEEPEST: usize = 40;
-    const LONGEST: usize = 250;
-    let (mut depth, mut chain) = (0usize, 0usize);
-    let (mut quoted, mut escaped, mut comment) = (false, false, false);
-    for (at, c) in text.char_indices() {
-        if comment {
-            comment = c != '\n';
-            continue;
-        }
-        if quoted {
-            (quoted, escaped) = (escaped || c != '"', !escaped && c == '\\');
-            continue;
-        }
-        match c {
-            '"' => quoted = true,
-            '/' => comment = text.get(at..).is_some_and(|t| t.starts_with("//")),
-            '(' | '[' | '{' => depth = depth.saturating_add(1),
-            ')' | ']' | '}' => depth = depth.saturating_sub(1),
-            ';' => (depth, chain) = (0, 0),
-            '&' | '|' | '.' | '!' | '-' | '+' | '*' | '?' => chain = chain.saturating_add(1),
-            // `if … then … else` nests without brackets.
-            'i' if text.get(at..).is_some_and(|t| t.starts_with("if ")) => {
-                depth = depth.saturating_add(1);
-            }
-            _ => {}
-        }
-        if depth > DEEPEST || chain > LONGEST {
-            return Some(at);
-        }
-    }
-    None
-}
-
-fn location(file: &CedarFile, offset: usize) -> Location {
-    let before = file.text.get(..offset).unwrap_or(&file.text);
-    let line = before.matches('\n').count().saturating_add(1);
-    let column = before
-        .rsplit('\n')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .count()
-        .saturating_add(1);
-    Location {
-        file: Arc::clone(&file.file),
-        line: u32::try_from(line).unwrap_or(u32::MAX),
-        column: u32::try_from(column).unwrap_or(u32::MAX),
-    }
-}
-
 struct Reader<'f> {
-    file: &'f CedarFile,
-    root_namespace: &'f str,
+    source: &'f Source<'f>,
+    /// What the manifest says for all of its policies.
+    attachment: Option<&'f Arc<Attachment>>,
     template: &'f ast::Template,
     index: usize,
 }
 
 impl Reader<'_> {
-    fn at(&self) -> Location {
-        location(self.file, self.template.loc().map_or(0, |l| l.start()))
+    fn offset(&self) -> usize {
+        self.template.loc().map_or(0, |l| l.start())
+    }
+
+    /// A diagnostic about the policy.
+    fn report(&self, code: &Code, message: impl Into<String>) -> Diagnostic {
+        self.source.report(code, self.offset(), message)
     }
 
     fn annotation(&self, key: &str) -> Option<&str> {
@@ -138,21 +113,17 @@ impl Reader<'_> {
     }
 
     fn policy(&self) -> Result<(UserPolicy, Vec<Diagnostic>), Vec<Diagnostic>> {
-        let at = self.at();
         if self.template.slots().next().is_some() {
             let message = "a template cannot be used: it has slots that nothing fills";
-            return Err(vec![code::CEDAR_TEMPLATE.at(at, message)]);
+            return Err(vec![self.report(&code::CEDAR_TEMPLATE, message)]);
         }
         let mut errors = self.annotations();
-        let name = self.annotation("id").map_or_else(
-            || format!("{}:policy{}", file_stem(&self.file.file), self.index),
-            str::to_owned,
-        );
+        let name = self.source.name(self.annotation("id"), self.index);
         let namespace = self
             .annotation("namespace")
-            .or(self.file.namespace.as_deref())
-            .filter(|n| *n != self.root_namespace);
-        let selector = self.selector().unwrap_or_else(|e| {
+            .or(self.source.namespace())
+            .filter(|n| *n != self.source.root_namespace);
+        let own = self.selector().unwrap_or_else(|e| {
             errors.push(*e);
             Vec::new()
         });
@@ -176,32 +147,21 @@ impl Reader<'_> {
                 _ => names,
             },
         );
-        let text = self.text(namespace, &selector);
+        // Targets are met or not before Cedar is asked; the proxy that is a target need not live in the
+        // policy's namespace.
+        let targeted = self.attachment.and_then(|a| a.entity());
+        let confined = namespace.filter(|_| targeted.is_none());
+        let mut selector: Vec<_> = self.attachment.iter().flat_map(|a| a.labels()).collect();
+        selector.extend(own.into_iter().filter(|label| !selector.contains(label)));
+        let text = self.text(confined, targeted.as_deref(), &selector);
         errors.extend(self.check(&name, &text));
         if !errors.is_empty() {
             return Err(errors);
         }
-        let mut warnings = Vec::new();
-        if reach == Reach::Mesh && selector.is_empty() && namespace.is_none() {
-            let what = if self.template.effect() == Effect::Permit {
-                "permit"
-            } else {
-                "forbid"
-            };
-            warnings.push(
-                code::CEDAR_UNSCOPED
-                    .at(
-                        at.clone(),
-                        format!("this {what} applies to every workload of the mesh"),
-                    )
-                    .with_hint(
-                        "scope it by `resource in Namespace::\"…\"` or `@selector(\"app=…\")`",
-                    ),
-            );
-        }
+        let warnings = self.warnings(&reach, namespace, !selector.is_empty() || targeted.is_some());
         let rule = Rule {
             id: RuleId {
-                namespace: Arc::from(namespace.unwrap_or(self.root_namespace)),
+                namespace: Arc::from(namespace.unwrap_or(self.source.root_namespace)),
                 name: Arc::from(name.as_str()),
                 index: None,
             },
@@ -210,8 +170,9 @@ impl Reader<'_> {
                 Effect::Forbid => Role::Deny,
             },
             dialect: Dialect::Http,
-            dry_run: self.annotation("dry_run") == Some("true"),
-            at,
+            dry_run: self.annotation("dry_run") == Some("true")
+                || self.source.manifest().is_some_and(|m| m.dry_run == Some(true)),
+            at: self.source.location(self.offset()),
             from: Vec::new(),
             to: Vec::new(),
             when: Vec::new(),
@@ -224,10 +185,42 @@ impl Reader<'_> {
             reads,
             headers,
             reach,
-            namespace: namespace.map(str::to_owned),
+            namespace: confined.map(str::to_owned),
             selector,
+            attachment: self.attachment.cloned(),
         };
         Ok((policy, warnings))
+    }
+
+    /// A policy that reaches further than was probably meant, or nothing at all.
+    fn warnings(&self, reach: &Reach, namespace: Option<&str>, selects: bool) -> Vec<Diagnostic> {
+        let what = match self.template.effect() {
+            Effect::Permit => "permit",
+            Effect::Forbid => "forbid",
+        };
+        let elsewhere = match (reach, namespace) {
+            (Reach::Namespace(other), Some(own)) => other != own,
+            (Reach::Workload(other), Some(own)) => {
+                other.split_once('/').is_none_or(|(ns, _)| ns != own)
+            }
+            (Reach::Mesh, _) | (_, None) => false,
+        };
+        let mut warnings = Vec::new();
+        if let (true, Some(own), Some(_)) = (elsewhere, namespace, self.attachment) {
+            let message =
+                format!("the scope of this {what} lies outside namespace `{own}`: it never holds");
+            let hint = "a CedarPolicy reaches its own namespace only: move it, or mend the scope";
+            warnings.push(self.report(&code::CEDAR_NOWHERE, message).with_hint(hint));
+        }
+        if *reach == Reach::Mesh && !selects && namespace.is_none() {
+            let message = format!("this {what} applies to every workload of the mesh");
+            let hint = match self.attachment {
+                None => "scope it by `resource in Namespace::\"…\"` or `@selector(\"app=…\")`",
+                Some(_) => "name its workloads in `spec.selector` or `spec.targetRefs`",
+            };
+            warnings.push(self.report(&code::CEDAR_UNSCOPED, message).with_hint(hint));
+        }
+        warnings
     }
 
     /// A misspelt annotation would widen the policy or put it in force, so it is refused.
@@ -242,12 +235,34 @@ impl Reader<'_> {
             if let (false, Some(near)) = (KNOWN.contains(&key), near) {
                 let message = format!("`@{key}` is no annotation of Portcullis");
                 let hint = format!("write `@{near}`");
-                errors.push(code::CEDAR_SCOPE.at(self.at(), message).with_hint(hint));
+                errors.push(self.report(&code::CEDAR_SCOPE, message).with_hint(hint));
             }
             if key == "dry_run" && !matches!(value.val.as_str(), "true" | "false") {
                 let message = format!("`@dry_run(\"{}\")` is neither true nor false", value.val);
-                errors.push(code::CEDAR_SCOPE.at(self.at(), message));
+                errors.push(self.report(&code::CEDAR_SCOPE, message));
             }
+        }
+        if let Some(manifest) = self.source.manifest() {
+            errors.extend(self.annotations_beside(&manifest.meta.namespace));
+        }
+        errors
+    }
+
+    /// A manifest says where its policies live, and decisions name them by it.
+    fn annotations_beside(&self, namespace: &str) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        if let Some(other) = self.annotation("namespace").filter(|n| *n != namespace) {
+            let message =
+                format!("`@namespace(\"{}\")` in a CedarPolicy of `{namespace}`", Excerpt(other));
+            let hint = "remove it: the policies live in the object's namespace";
+            errors.push(self.report(&code::CEDAR_SCOPE, message).with_hint(hint));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let refused = |id: &&str| id.is_empty() || !id.chars().all(plain);
+        if let Some(id) = self.annotation("id").filter(refused) {
+            let message = format!("`@id(\"{}\")` is no name", Excerpt(id));
+            let hint = "letters, digits, `-`, `_` and `.`: decisions report `namespace/name#id`";
+            errors.push(self.report(&code::CEDAR_SCOPE, message).with_hint(hint));
         }
         errors
     }
@@ -266,14 +281,9 @@ impl Reader<'_> {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| {
-                Box::new(
-                    code::CEDAR_SCOPE
-                        .at(
-                            self.at(),
-                            format!("`@selector(\"{text}\")` is not a list of labels"),
-                        )
-                        .with_hint("write `@selector(\"app=web,version=v1\")`"),
-                )
+                let message = format!("`@selector(\"{text}\")` is not a list of labels");
+                let hint = "write `@selector(\"app=web,version=v1\")`";
+                Box::new(self.report(&code::CEDAR_SCOPE, message).with_hint(hint))
             })
     }
 
@@ -293,24 +303,27 @@ impl Reader<'_> {
         match uid.entity_type().to_string().as_str() {
             "Workload" if id.split('/').count() == 2 => Ok(Reach::Workload(id.to_owned())),
             "Workload" => Err(Box::new(
-                code::CEDAR_SCOPE
-                    .at(
-                        self.at(),
-                        format!("`Workload::\"{}\"` is no destination", id.escape_debug()),
-                    )
-                    .with_hint("the id of a destination is `namespace/name`"),
+                self.report(
+                    &code::CEDAR_SCOPE,
+                    format!("`Workload::\"{}\"` is no destination", id.escape_debug()),
+                )
+                .with_hint("the id of a destination is `namespace/name`"),
             )),
             "Namespace" => Ok(Reach::Namespace(id.to_owned())),
             other => Err(Box::new(
-                code::CEDAR_SCOPE
-                    .at(self.at(), format!("the scope of a user policy cannot name an `{other}`"))
+                self.report(&code::CEDAR_SCOPE, format!("the scope of a user policy cannot name an `{other}`"))
                     .with_hint("use `resource == Workload::\"namespace/name\"` or `resource in Namespace::\"…\"`"),
             )),
         }
     }
 
-    /// The policy's text with what its namespace and selector add as a last condition.
-    fn text(&self, namespace: Option<&str>, selector: &[(String, String)]) -> String {
+    /// The policy's text with what its namespace, targets and selector add as a last condition.
+    fn text(
+        &self,
+        namespace: Option<&str>,
+        targeted: Option<&str>,
+        selector: &[(String, String)],
+    ) -> String {
         let text = self
             .template
             .loc()
@@ -320,6 +333,9 @@ impl Reader<'_> {
         let mut conditions = Vec::new();
         if let Some(namespace) = namespace {
             conditions.push(format!("resource in Namespace::{}", quoted(namespace)));
+        }
+        if let Some(targeted) = targeted {
+            conditions.push(format!("resource in Attachment::{}", quoted(targeted)));
         }
         for (key, value) in selector {
             let (key, value) = (quoted(key), quoted(value));
@@ -344,12 +360,12 @@ impl Reader<'_> {
                     .map_err(|e| e.to_string())
             });
         if let Err(why) = added {
-            return vec![code::CEDAR_SYNTAX.at(self.at(), why)];
+            return vec![self.report(&code::CEDAR_SYNTAX, why)];
         }
         let refused = schema::validate(&set).err().unwrap_or_default();
         refused
             .into_iter()
-            .map(|r| code::CEDAR_INVALID.at(self.at(), r.0.replace('\n', " ")))
+            .map(|r| self.report(&code::CEDAR_INVALID, r.0.replace('\n', " ")))
             .collect()
     }
 
@@ -384,19 +400,14 @@ impl Reader<'_> {
             for text in literals {
                 match matcher(set, &text) {
                     Ok(matcher) => tests.push(FactTest::new(set, text, matcher)),
-                    Err(why) => errors.push(code::CEDAR_FACT.at(self.at(), why)),
+                    Err(why) => errors.push(self.report(&code::CEDAR_FACT, why)),
                 }
             }
         }
         if understood != mentioned {
-            errors.push(
-                code::CEDAR_FACT
-                    .at(
-                        self.at(),
-                        "a set of facts is used other than by `contains` of a literal",
-                    )
-                    .with_hint("write `context.facts.contains(\"source.namespace: shop\")`"),
-            );
+            let message = "a set of facts is used other than by `contains` of a literal";
+            let hint = "write `context.facts.contains(\"source.namespace: shop\")`";
+            errors.push(self.report(&code::CEDAR_FACT, message).with_hint(hint));
         }
         tests
     }
@@ -426,11 +437,6 @@ fn matcher(set: FactSet, text: &str) -> Result<Matcher, String> {
         FactSet::Facts | FactSet::Possible => lower::fact(text),
         FactSet::Lists => Err("`context.lists` is for generated policies alone".to_owned()),
     }
-}
-
-fn file_stem(file: &str) -> &str {
-    let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
-    name.strip_suffix(".cedar").unwrap_or(name)
 }
 
 #[cfg(test)]

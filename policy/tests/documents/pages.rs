@@ -93,6 +93,10 @@ fn the_example_of_every_page_raises_its_code() {
         if *code == &code::INTERNAL {
             continue;
         }
+        // Raised by whoever knows what a CheckRequest is; held against its pages where the cases are run.
+        if [&code::CASE_REQUEST, &code::CASE_FAILS].contains(code) {
+            continue;
+        }
         let mut settings = Settings::default();
         let mut base: Vec<_> = example(&page(code))
             .iter()

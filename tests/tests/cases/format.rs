@@ -6,18 +6,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_policy::compile::Documents;
-use portcullis_policy::document::{self, Node, SourceText};
+use portcullis_policy::document::SourceText;
+use portcullis_policy::resource::{DecisionCase, read_case_file};
 use portcullis_policy::settings::{CustomProvider, Settings};
 use portcullis_tests::component::workspace;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 const CASES: &str = "cases.yaml";
 const CANDIDATE: &str = "candidate";
 const STORIES: &str = "explain";
 
-/// Keys that describe the decision.
-const WANTED: [&str; 6] = [
-    "decision", "reason", "policies", "audit", "provider", "dry_run",
+/// Keys beside the cases: what their world is.
+const SETTINGS: &[&str] = &[
+    "documents",
+    "default_workload",
+    "serving",
+    "custom_providers",
 ];
 
 /// One folder: manifests and what is decided by them.
@@ -25,33 +29,15 @@ pub struct Folder {
     /// Path below the crate of policies, such as `cases/headers`.
     pub name: String,
     /// Its cases.
-    pub cases: Vec<Case>,
+    pub cases: Vec<DecisionCase>,
     path: PathBuf,
     settings: Map<String, Value>,
 }
 
-/// One request and its decision.
-pub struct Case {
-    /// Finishes a sentence.
-    pub name: String,
-    /// CheckRequest in protobuf JSON.
-    pub request: Value,
-    /// How paths arrive.
-    pub path: String,
-    /// Target, `auto` where nothing is said.
-    pub target: String,
-    /// The decision.
-    pub wanted: Map<String, Value>,
-    /// The explanation is kept as well.
-    pub explain: bool,
-}
-
-impl Case {
-    /// True when the requests differ by one field, and are decided in the same way.
-    pub fn is_one_field_from(&self, other: &Self) -> bool {
-        let same = (&self.path, &self.target) == (&other.path, &other.target);
-        same && differences(&self.request, &other.request) == 1
-    }
+/// True when the requests differ by one field, and are decided in the same way.
+pub fn one_field_apart(one: &DecisionCase, other: &DecisionCase) -> bool {
+    (one.path_form, one.target) == (other.path_form, other.target)
+        && differences(&one.request, &other.request) == 1
 }
 
 fn root() -> PathBuf {
@@ -122,62 +108,16 @@ fn sources(path: &Path) -> Vec<SourceText> {
 impl Folder {
     fn read(path: &Path) -> Self {
         let name = name(path);
-        let mut documents =
-            document::parse(&source(&path.join(CASES))).unwrap_or_else(|d| panic!("{name}: {d:?}"));
-        assert_eq!(documents.len(), 1, "{name}: one document");
-        let Value::Object(mut settings) = json(&documents.remove(0)) else {
-            panic!("{name}: not an object");
-        };
-        let path_form = settings.remove("path");
-        let target = settings.remove("target");
-        let Some(Value::Array(list)) = settings.remove("cases") else {
-            panic!("{name}: no `cases`");
-        };
-        assert!(!list.is_empty(), "{name}: no cases");
-        let word = |own: Option<Value>, all: &Option<Value>, default: &str| {
-            let value = own.or_else(|| all.clone());
-            value.map_or_else(|| default.to_owned(), |v| v.as_str().unwrap().to_owned())
-        };
-        let mut cases: Vec<Case> = Vec::new();
-        for case in list {
-            let Value::Object(mut case) = case else {
-                panic!("{name}: a case is an object");
-            };
-            let title = case.remove("name").expect("a name");
-            let title = title.as_str().unwrap().to_owned();
-            let like = case.remove("like").map(|v| v.as_str().unwrap().to_owned());
-            let request = match (&like, case.remove("request"), case.remove("change")) {
-                (None, Some(request), None) => request,
-                (Some(like), None, Some(change)) => {
-                    let before = cases.iter().find(|c| c.name == *like);
-                    let before = before.unwrap_or_else(|| panic!("{name}: no case `{like}` above"));
-                    let mut request = before.request.clone();
-                    merge(&mut request, change);
-                    assert_ne!(request, before.request, "{name}: {title}: nothing changed");
-                    request
-                }
-                _ => panic!("{name}: {title}: either `request`, or `like` and `change`"),
-            };
-            let wanted = WANTED
-                .iter()
-                .filter_map(|key| case.remove(*key).map(|v| ((*key).to_owned(), v)))
-                .collect();
-            cases.push(Case {
-                path: word(case.remove("path"), &path_form, "raw"),
-                target: word(case.remove("target"), &target, "auto"),
-                explain: case.remove("explain").is_some_and(|v| v == true),
-                name: title,
-                request,
-                wanted,
-            });
-            let known = ["raw", "normalised"].contains(&cases[cases.len() - 1].path.as_str());
-            assert!(known && case.is_empty(), "{name}: unknown {case:?}");
-        }
+        let source = source(&path.join(CASES));
+        let file = read_case_file(&source, SETTINGS).unwrap_or_else(|diagnostics| {
+            let lines: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
+            panic!("{}", lines.join("\n"))
+        });
         Self {
             name,
-            cases,
+            cases: file.cases,
             path: path.to_owned(),
-            settings,
+            settings: file.settings,
         }
     }
 
@@ -198,7 +138,7 @@ impl Folder {
                 }
                 "serving" => settings.serving = value.as_bool().unwrap(),
                 "custom_providers" => settings.custom_providers = providers(value),
-                _ => panic!("{}: unknown `{key}`", self.name),
+                _ => panic!("{}: nobody reads `{key}`", self.name),
             }
         }
         assert!(!base.is_empty(), "{}: no documents", self.name);
@@ -211,7 +151,7 @@ impl Folder {
     }
 
     /// Where the explanation of a case is kept.
-    pub fn story(&self, case: &Case) -> PathBuf {
+    pub fn story(&self, case: &DecisionCase) -> PathBuf {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
         let slug: String = case.name.to_lowercase().chars().map(plain).collect();
         self.path.join(STORIES).join(format!("{slug}.json"))
@@ -227,40 +167,6 @@ fn providers(value: &Value) -> BTreeMap<String, CustomProvider> {
     };
     let map = value.as_object().unwrap();
     map.iter().map(|(k, v)| (k.clone(), provider(v))).collect()
-}
-
-fn json(node: &Node) -> Value {
-    match &node.value {
-        document::Value::Null => Value::Null,
-        document::Value::Bool(value, _) => Value::Bool(*value),
-        document::Value::Integer(value, _) => Value::Number(Number::from_i128(*value).unwrap()),
-        document::Value::Float(text) => serde_json::from_str(text).unwrap(),
-        document::Value::String(text, _) => Value::String(text.clone()),
-        document::Value::Sequence(nodes) => Value::Array(nodes.iter().map(json).collect()),
-        document::Value::Mapping(entries) => {
-            let entries = entries.iter().map(|e| (e.key.clone(), json(&e.value)));
-            Value::Object(entries.collect())
-        }
-    }
-}
-
-/// JSON merge patch (RFC 7386): null removes, objects merge, everything else replaces.
-fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let fields = target.as_object_mut().unwrap();
-    for (key, value) in patch {
-        if value.is_null() {
-            fields.remove(&key);
-        } else {
-            merge(fields.entry(key).or_insert(Value::Null), value);
-        }
-    }
 }
 
 /// Fields in which two requests differ; a whole object that one of them lacks is one field, and so is
