@@ -4,5 +4,5 @@ pub mod check;
 pub mod decide;
 pub mod explain;
 pub mod explain_code;
-pub mod translate;
 pub mod test;
+pub mod translate;

@@ -8,9 +8,7 @@ use crate::lower::{self, Lowered};
 use crate::mesh::Mesh;
 use crate::model::Dialect;
 use crate::peer_authentication::PeerAuthentications;
-use crate::resource::{
-    Action, AuthorizationPolicy, PolicyTest, RequestAuthentication, Resource,
-};
+use crate::resource::{Action, AuthorizationPolicy, PolicyTest, RequestAuthentication, Resource};
 use crate::user::UserPolicy;
 
 /// A user policy of one policy set.

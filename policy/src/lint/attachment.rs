@@ -28,9 +28,7 @@ pub(super) fn check(
                     &p.selector,
                     &p.target_refs,
                 ),
-                Resource::CedarPolicy(p) => {
-                    ("CedarPolicy", &p.meta, &p.selector, &p.target_refs)
-                }
+                Resource::CedarPolicy(p) => ("CedarPolicy", &p.meta, &p.selector, &p.target_refs),
                 // One with a selector in the root namespace is ignored, which is said elsewhere.
                 Resource::PeerAuthentication(p) if p.meta.namespace != root_namespace => {
                     ("PeerAuthentication", &p.meta, &p.selector, &[])

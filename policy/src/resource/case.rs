@@ -37,10 +37,7 @@ const TARGETS: &[(&str, Option<Target>)] = &[
     ("waypoint", Some(Target::Waypoint)),
     ("ztunnel", Some(Target::Ztunnel)),
 ];
-const PATHS: &[(&str, PathForm)] = &[
-    ("raw", PathForm::Raw),
-    ("normalised", PathForm::Normalised),
-];
+const PATHS: &[(&str, PathForm)] = &[("raw", PathForm::Raw), ("normalised", PathForm::Normalised)];
 
 /// One request and what must become of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,10 +126,7 @@ pub struct CaseFile {
 ///
 /// # Errors
 /// Located diagnostics.
-pub fn read_case_file(
-    source: &SourceText,
-    settings: &[&str],
-) -> Result<CaseFile, Vec<Diagnostic>> {
+pub fn read_case_file(source: &SourceText, settings: &[&str]) -> Result<CaseFile, Vec<Diagnostic>> {
     let documents = document::parse(source)?;
     let mut reader = Reader::new(&source.file);
     reader.begin(String::new());
@@ -364,7 +358,10 @@ impl Cases {
                 &code::CASE_LIKE,
                 reader.location(change.at),
                 &path.key("change"),
-                format!("the change leaves the request of `{}` as it is", Excerpt(&name.value)),
+                format!(
+                    "the change leaves the request of `{}` as it is",
+                    Excerpt(&name.value)
+                ),
                 "change something: equal requests get equal decisions",
             );
             return None;

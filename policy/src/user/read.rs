@@ -40,7 +40,11 @@ pub fn read_manifest(
     if policies.is_empty() && diagnostics.is_empty() && !source.text.is_empty() {
         let message = "the text holds no policy: it selects workloads and changes nothing for them";
         let hint = "write a policy, or delete the object";
-        diagnostics.push(source.report(&code::CEDAR_EMPTY, 0, message).with_hint(hint));
+        diagnostics.push(
+            source
+                .report(&code::CEDAR_EMPTY, 0, message)
+                .with_hint(hint),
+        );
     }
     (policies, diagnostics)
 }
@@ -65,7 +69,9 @@ fn read_source(source: &Source<'_>) -> (Vec<UserPolicy>, Vec<Diagnostic>) {
             return (Vec::new(), diagnostics);
         }
     };
-    let attachment = source.manifest().map(|policy| Arc::new(Attachment::of(policy)));
+    let attachment = source
+        .manifest()
+        .map(|policy| Arc::new(Attachment::of(policy)));
     let mut templates: Vec<&ast::Template> = set.all_templates().collect();
     templates.sort_by_key(|t| t.loc().map_or(0, |l| l.start()));
     let mut policies = Vec::new();
@@ -152,13 +158,21 @@ impl Reader<'_> {
         let targeted = self.attachment.and_then(|a| a.entity());
         let confined = namespace.filter(|_| targeted.is_none());
         let mut selector: Vec<_> = self.attachment.iter().flat_map(|a| a.labels()).collect();
-        selector.extend(own.into_iter().filter(|label| !selector.contains(label)));
+        for label in own {
+            if !selector.contains(&label) {
+                selector.push(label);
+            }
+        }
         let text = self.text(confined, targeted.as_deref(), &selector);
         errors.extend(self.check(&name, &text));
         if !errors.is_empty() {
             return Err(errors);
         }
-        let warnings = self.warnings(&reach, namespace, !selector.is_empty() || targeted.is_some());
+        let warnings = self.warnings(
+            &reach,
+            namespace,
+            !selector.is_empty() || targeted.is_some(),
+        );
         let rule = Rule {
             id: RuleId {
                 namespace: Arc::from(namespace.unwrap_or(self.source.root_namespace)),
@@ -171,7 +185,10 @@ impl Reader<'_> {
             },
             dialect: Dialect::Http,
             dry_run: self.annotation("dry_run") == Some("true")
-                || self.source.manifest().is_some_and(|m| m.dry_run == Some(true)),
+                || self
+                    .source
+                    .manifest()
+                    .is_some_and(|m| m.dry_run == Some(true)),
             at: self.source.location(self.offset()),
             from: Vec::new(),
             to: Vec::new(),
@@ -252,8 +269,10 @@ impl Reader<'_> {
     fn annotations_beside(&self, namespace: &str) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
         if let Some(other) = self.annotation("namespace").filter(|n| *n != namespace) {
-            let message =
-                format!("`@namespace(\"{}\")` in a CedarPolicy of `{namespace}`", Excerpt(other));
+            let message = format!(
+                "`@namespace(\"{}\")` in a CedarPolicy of `{namespace}`",
+                Excerpt(other)
+            );
             let hint = "remove it: the policies live in the object's namespace";
             errors.push(self.report(&code::CEDAR_SCOPE, message).with_hint(hint));
         }

@@ -95,10 +95,16 @@ fn what_contradicts_the_object_is_refused() {
             "@id(\"rule[0]\")\npermit (principal, action, resource);",
             "is no name",
         ),
-        ("@id(\"\")\npermit (principal, action, resource);", "no name"),
+        (
+            "@id(\"\")\npermit (principal, action, resource);",
+            "no name",
+        ),
     ] {
         let told = only(&policy(lines));
-        assert!(told.starts_with("PC0604 7:5 ") && told.contains(words), "{told}");
+        assert!(
+            told.starts_with("PC0604 7:5 ") && told.contains(words),
+            "{told}"
+        );
     }
     // Its own namespace may be said.
     let text = policy("@namespace(\"shop\")\npermit (principal, action, resource);");
@@ -167,7 +173,9 @@ fn a_cedar_policy_is_checked_as_the_api_server_checks_it() {
         };
         let found = diagnostics("a.yaml", &whole);
         assert!(
-            found.iter().any(|d| d.is_error() && starts.trim_end() == d.code),
+            found
+                .iter()
+                .any(|d| d.is_error() && starts.trim_end() == d.code),
             "{whole}{found:#?}"
         );
     }
@@ -176,7 +184,10 @@ fn a_cedar_policy_is_checked_as_the_api_server_checks_it() {
     let version = HEAD.replace("v1alpha1", "v1") + body;
     assert!(only(&version).starts_with("PC0012 "));
     let group = HEAD.replace("portcullis.dev", "portculis.dev") + body;
-    assert!(only(&group).contains("did you mean `apiVersion: portcullis.dev/v1alpha1`?") || only(&group).starts_with("PC0016 "));
+    assert!(
+        only(&group).contains("did you mean `apiVersion: portcullis.dev/v1alpha1`?")
+            || only(&group).starts_with("PC0016 ")
+    );
     let kind = HEAD.replace("CedarPolicy", "CedarPolice") + body;
     assert!(only(&kind).starts_with("PC0012 "));
 }
@@ -232,19 +243,48 @@ fn a_test_is_read_strictly() {
         (TEST.replace("spec:\n", "spec:\n  cass: 1\n"), "PC0020 5:3"),
         (TEST.replace("sidecar", "sidecart"), "PC0023 5:11"),
         (TEST.replace("    decision: allow\n", ""), "PC0022 7:5"),
-        (TEST.replace("no_allow_policy", "no_allow_polic"), "PC0023 10:13"),
-        (TEST.replace("decision: allow", "decision: deny"), "PC0704 10:13"),
-        (second(&format!("    request: {{}}\n    chang: {{}}\n{end}")), "PC0020 13:5"),
-        (second(&format!("    change: {{a: 1}}\n{end}")), "PC0701 11:5"),
-        (second(&format!("    like: a GET is alowed\n    change: {{a: 1}}\n{end}")), "PC0703 12:11"),
-        (second(&format!("    like: a GET is allowed\n    change: {{}}\n{end}")), "PC0703 13:13"),
-        (second(end).replace("second", "a GET is allowed"), "PC0702 11:11"),
+        (
+            TEST.replace("no_allow_policy", "no_allow_polic"),
+            "PC0023 10:13",
+        ),
+        (
+            TEST.replace("decision: allow", "decision: deny"),
+            "PC0704 10:13",
+        ),
+        (
+            second(&format!("    request: {{}}\n    chang: {{}}\n{end}")),
+            "PC0020 13:5",
+        ),
+        (
+            second(&format!("    change: {{a: 1}}\n{end}")),
+            "PC0701 11:5",
+        ),
+        (
+            second(&format!(
+                "    like: a GET is alowed\n    change: {{a: 1}}\n{end}"
+            )),
+            "PC0703 12:11",
+        ),
+        (
+            second(&format!(
+                "    like: a GET is allowed\n    change: {{}}\n{end}"
+            )),
+            "PC0703 13:13",
+        ),
+        (
+            second(end).replace("second", "a GET is allowed"),
+            "PC0702 11:11",
+        ),
         (format!("{TEST}  - 7\n"), "PC0021 11:5"),
     ] {
         let told = only(&text);
         assert!(told.starts_with(starts), "{text}{told}");
     }
-    let empty = TEST.split("  - name").next().unwrap().replace("cases:", "cases: []");
+    let empty = TEST
+        .split("  - name")
+        .next()
+        .unwrap()
+        .replace("cases:", "cases: []");
     assert!(only(&empty).starts_with("PC0022 "));
 }
 
@@ -257,8 +297,11 @@ fn changes_of_a_large_request_stay_within_bounds() {
         ));
     }
     let found = diagnostics("a.yaml", &text);
-    assert!(found.iter().all(|d| d.code == "PC0024") && !found.is_empty(), "{:#?}", found.first());
-    let many = TEST.to_owned()
-        + &"  - name: x\n".repeat(500);
+    assert!(
+        found.iter().all(|d| d.code == "PC0024") && !found.is_empty(),
+        "{:#?}",
+        found.first()
+    );
+    let many = TEST.to_owned() + &"  - name: x\n".repeat(500);
     assert!(only(&many).starts_with("PC0024 "));
 }

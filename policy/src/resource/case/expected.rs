@@ -239,7 +239,10 @@ fn verdict(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<(Ver
                 because.as_str(),
                 verdict.as_str()
             ),
-            format!("write `decision: {}`, or another reason", because.verdict().as_str()),
+            format!(
+                "write `decision: {}`, or another reason",
+                because.verdict().as_str()
+            ),
         );
         return None;
     }
