@@ -103,15 +103,6 @@ impl Closing {
             None if in_root || !target_refs.is_empty() => false,
             // In the root namespace Istio ignores the selector of a PeerAuthentication.
             Some(_) if in_root && self.kind == PolicyKind::PeerAuthentication => false,
-            _ if self.kind == PolicyKind::CedarPolicy => {
-                // A user policy looks at the workload alone, whatever the target.
-                let point = EnforcementPoint {
-                    target: Target::Sidecar,
-                    service: None,
-                    ..*point
-                };
-                attaches(&scope(labelled, &[]), &point)
-            }
             _ => attaches(&scope(labelled, &[]), point),
         };
         referred || selected

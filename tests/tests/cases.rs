@@ -22,10 +22,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use portcullis_authz::policy_test;
-use portcullis_policy::compile::compile;
+use portcullis_policy::compile::{Documents, compile};
 use portcullis_policy::decision::{Decision, Verdict};
+use portcullis_policy::document::SourceText;
 use portcullis_policy::resource::DecisionCase;
+use portcullis_policy::settings::Settings;
 use portcullis_policy::snapshot::Snapshot;
+use portcullis_tests::component::workspace;
 
 use format::Folder;
 
@@ -161,5 +164,38 @@ fn each_told_case_reads_as_its_golden_story() {
                 fs::remove_file(file).unwrap();
             }
         }
+    }
+}
+
+/// PC0705 and PC0706 come from whoever knows what a CheckRequest is.
+#[test]
+fn the_examples_of_the_pages_on_failed_cases_raise_their_codes() {
+    for code in ["PC0705", "PC0706"] {
+        let path = workspace().join(format!("docs/diagnostics/{code}.md"));
+        let page = fs::read_to_string(&path).unwrap();
+        let example = page.split("```yaml\n").nth(1).unwrap();
+        let example = example.split("```").next().unwrap();
+        let documents = Documents {
+            base: vec![SourceText {
+                file: "example.yaml".into(),
+                bytes: example.as_bytes().into(),
+            }],
+            candidate: None,
+        };
+        let snapshot = Arc::new(compile(&documents, &Settings::default()).unwrap());
+        let [test] = snapshot.policies().tests().collect::<Vec<_>>()[..] else {
+            panic!("{code}: one test");
+        };
+        let outcomes = policy_test::run(&snapshot, test);
+        assert!(outcomes.iter().all(|outcome| !outcome.holds));
+        let found: Vec<_> = outcomes.iter().filter_map(|o| o.diagnostic()).collect();
+        let [one] = found.as_slice() else {
+            panic!("{found:#?}");
+        };
+        assert_eq!(one.code, code, "{one:?}");
+        assert_eq!(one.location.line, 8, "{one:?}");
+        assert_eq!(one.field.as_deref(), Some("spec.cases[0]"));
+        let readable = policy_test::diagnose(test).is_empty();
+        assert_eq!(readable, code == "PC0706");
     }
 }

@@ -59,6 +59,11 @@ fn trying_a_candidate() {
 }
 
 #[test]
+fn testing_policies() {
+    check("docs/tasks/test.md", &[]);
+}
+
+#[test]
 fn explaining_a_denial() {
     check("docs/tasks/explain.md", &[]);
 }
@@ -149,6 +154,7 @@ fn every_page_is_run() {
             "proxies.md",
             "revocation.md",
             "rust.md",
+            "test.md",
             "tokens.md"
         ]
     );

@@ -124,6 +124,29 @@ impl Node {
             .filter(|value| !value.is_null())
     }
 
+    /// The value as JSON. A number that JSON cannot hold stays its text.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::{Number, Value as Json};
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(value, _) => Json::Bool(*value),
+            Value::Integer(value, text) => {
+                Number::from_i128(*value).map_or_else(|| Json::from(&**text), Json::Number)
+            }
+            Value::Float(text) => {
+                let number: Option<Number> = serde_json::from_str(text).ok();
+                number.map_or_else(|| Json::from(&**text), Json::Number)
+            }
+            Value::String(text, _) => Json::String(text.clone()),
+            Value::Sequence(nodes) => Json::Array(nodes.iter().map(Self::to_json).collect()),
+            Value::Mapping(entries) => {
+                let entries = entries.iter().map(|e| (e.key.clone(), e.value.to_json()));
+                Json::Object(entries.collect())
+            }
+        }
+    }
+
     /// What the value is, in words and with its text, for "found ...".
     #[must_use]
     pub fn described(&self) -> Described<'_> {

@@ -47,9 +47,13 @@ pub(super) fn object(
     found.extend(not_the_object(key, &read));
     found.extend(twice(key, &read, in_files));
     for resource in &read.resources {
-        if let Resource::Cedar(file) = resource.as_ref() {
-            found.extend(user::read(file, &mesh.root_namespace).1);
-        }
+        let (policies, of_cedar) = match resource.as_ref() {
+            Resource::Cedar(file) => user::read(file, &mesh.root_namespace),
+            Resource::CedarPolicy(policy) => user::read_manifest(policy, &mesh.root_namespace),
+            _ => (Vec::new(), Vec::new()),
+        };
+        found.extend(of_cedar);
+        found.extend(user::overlay(policies, Vec::new()).1);
         found.extend(compile::refused(resource, mesh));
     }
     if found.iter().any(|d| compile::refuses(d, settings)) {

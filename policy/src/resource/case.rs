@@ -139,7 +139,7 @@ pub fn read_case_file(source: &SourceText, settings: &[&str]) -> Result<CaseFile
                 .unwrap_or_default()
                 .iter()
                 .filter(|entry| settings.contains(&entry.key.as_str()))
-                .map(|entry| (entry.key.clone(), patch::json(&entry.value)))
+                .map(|entry| (entry.key.clone(), entry.value.to_json()))
                 .collect(),
         });
     } else {
@@ -319,7 +319,7 @@ impl Cases {
         let (like, change) = match (case.get("request"), like, change) {
             (Some(request), None, None) => {
                 reader.object(request, &path.key("request"))?;
-                return Some(patch::json(request));
+                return Some(request.to_json());
             }
             (None, Some(like), Some(change)) => (like, change),
             _ => {
@@ -352,7 +352,7 @@ impl Cases {
             return None;
         };
         let mut request = before.request.clone();
-        patch::merge(&mut request, patch::json(change));
+        patch::merge(&mut request, change.to_json());
         if request == before.request {
             reader.report(
                 &code::CASE_LIKE,

@@ -1,29 +1,6 @@
-//! Values of a document as JSON, and JSON merge patches (RFC 7386).
+//! JSON merge patches (RFC 7386).
 
-use serde_json::{Map, Number, Value};
-
-use crate::document::{self, Node};
-
-/// The value as JSON. A number that JSON cannot hold stays its text.
-pub(super) fn json(node: &Node) -> Value {
-    match &node.value {
-        document::Value::Null => Value::Null,
-        document::Value::Bool(value, _) => Value::Bool(*value),
-        document::Value::Integer(value, text) => {
-            Number::from_i128(*value).map_or_else(|| Value::from(&**text), Value::Number)
-        }
-        document::Value::Float(text) => {
-            let number: Option<Number> = serde_json::from_str(text).ok();
-            number.map_or_else(|| Value::from(&**text), Value::Number)
-        }
-        document::Value::String(text, _) => Value::String(text.clone()),
-        document::Value::Sequence(nodes) => Value::Array(nodes.iter().map(json).collect()),
-        document::Value::Mapping(entries) => {
-            let entries = entries.iter().map(|e| (e.key.clone(), json(&e.value)));
-            Value::Object(entries.collect())
-        }
-    }
-}
+use serde_json::{Map, Value};
 
 /// Applies a merge patch: null removes, objects merge, everything else replaces.
 pub(super) fn merge(target: &mut Value, patch: Value) {
