@@ -80,6 +80,15 @@ pub struct CaseOutcome {
 }
 
 impl CaseOutcome {
+    /// What the decision is, in the words of [`Expected`].
+    #[must_use]
+    pub fn got_in_words(&self) -> String {
+        match &self.got {
+            Ok(got) => expected::words(got),
+            Err(why) => format!("no CheckRequest: {why}"),
+        }
+    }
+
     /// The outcome as a diagnostic about the test; `None` for a case that holds.
     #[must_use]
     pub fn diagnostic(&self) -> Option<Diagnostic> {
