@@ -7,7 +7,7 @@
 
 mod index;
 
-pub use index::Index;
+pub use index::{Attached, Index};
 
 use std::collections::BTreeMap;
 

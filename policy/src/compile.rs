@@ -8,7 +8,6 @@ use rustc_hash::FxHashMap;
 
 use crate::cedar::context::Uids;
 use crate::cedar::{emit, schema};
-use crate::closing::Closing;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
 use crate::inventory::{self, Inventory};
@@ -18,7 +17,7 @@ use crate::model::{Dialect, Rule};
 use crate::policy_set::{Policy, PolicySet};
 use crate::resource::{self, CedarFile, FileResources, Metadata, Resource};
 use crate::settings::Settings;
-use crate::snapshot::{Parts, Snapshot};
+use crate::snapshot::{Diagnostics, Parts, Snapshot};
 use crate::user;
 
 /// The input of a compilation.
@@ -56,14 +55,9 @@ impl Compiler {
                 let kept = overlay(&base, &proposed);
                 let revision =
                     revision(&documents.base, Some(proposed_sources(documents)), settings);
-                Some(Arc::new(self.snapshot(
-                    &kept,
-                    &proposed,
-                    settings,
-                    revision,
-                    None,
-                    Vec::new(),
-                )?))
+                Some(Arc::new(
+                    self.snapshot(&kept, &proposed, settings, revision, None)?,
+                ))
             }
         };
         let named: std::collections::HashSet<&str> = documents
@@ -74,26 +68,12 @@ impl Compiler {
             .collect();
         self.files.retain(|file, _| named.contains(file.as_ref()));
         let revision = revision(&documents.base, None, settings);
-        let closings = Vec::new();
-        self.snapshot(&base, &[], settings, revision, candidate, closings)
+        self.snapshot(&base, &[], settings, revision, candidate)
     }
 
     /// What `sources` were read to; those that were compiled are not read again.
     pub(crate) fn read_again(&mut self, sources: &[SourceText]) -> Vec<Arc<FileResources>> {
         self.read(sources)
-    }
-
-    /// Compiles what was read before, with what is closed.
-    pub(crate) fn compile_read(
-        &mut self,
-        read: &[Arc<FileResources>],
-        closings: Vec<Arc<Closing>>,
-        settings: &Settings,
-    ) -> Result<Snapshot, Vec<Diagnostic>> {
-        let mut hasher = DefaultHasher::new();
-        format!("{read:?} {closings:?} {settings:?}").hash(&mut hasher);
-        let revision = format!("{:016x}", hasher.finish());
-        self.snapshot(read, &[], settings, revision, None, closings)
     }
 
     /// Reads every file, or takes what it was read to last time.
@@ -123,7 +103,6 @@ impl Compiler {
         settings: &Settings,
         revision: String,
         candidate: Option<Arc<Snapshot>>,
-        closings: Vec<Arc<Closing>>,
     ) -> Result<Snapshot, Vec<Diagnostic>> {
         let files = || base.iter().chain(proposed);
         let resources: Vec<Arc<Resource>> =
@@ -133,19 +112,7 @@ impl Compiler {
             .collect();
         let (mesh, notes) = Mesh::resolve(&resources, settings);
         diagnostics.extend(notes);
-        let mut trust_domains = mesh.trust_domain_aliases.clone();
-        trust_domains.push(mesh.trust_domain.clone());
-        // What the configuration declares is there as well as what the documents do.
-        let declared = settings.workloads.iter().map(inventory::declared);
-        let own = settings.mesh.extension_providers.is_some();
-        let own = own.then(|| Arc::new(Resource::MeshConfig(settings.mesh.clone())));
-        let all: Vec<_> = resources
-            .iter()
-            .cloned()
-            .chain(declared)
-            .chain(own)
-            .collect();
-        diagnostics.extend(lint(&all, &mesh.root_namespace, &trust_domains));
+        diagnostics.extend(lint_all(&resources, &mesh, settings));
         let policies = self.lower(&resources, &mesh, &mut diagnostics);
         let mut cedar = |files: &[Arc<FileResources>]| {
             let mut all = Vec::new();
@@ -164,26 +131,20 @@ impl Compiler {
         };
         let (user_policies, twice) = user::overlay(cedar(base), cedar(proposed));
         diagnostics.extend(twice);
-        let uids = Uids::new().map_err(|e| vec![defect(&e, Location::default())])?;
         if diagnostics.iter().any(|d| refuses(d, settings)) {
             return Err(diagnostics);
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
-        let workloads: Vec<_> = inventory
-            .workloads()
-            .map(|(_, workload)| workload)
-            .collect();
-        diagnostics.extend(user::diagnose(&user_policies, &workloads));
-        let set = PolicySet::new(policies, user_policies, &resources, &mesh, closings);
-        diagnostics.extend(inventory.diagnose(&resources));
-        diagnostics.extend(set.peer_authentications().diagnose(&inventory, &resources));
+        let set = PolicySet::new(policies, user_policies, &resources, &mesh);
+        diagnostics.extend(diagnose(&set, &inventory, &resources));
+        set.make_ahead(&inventory);
         Ok(Snapshot::new(Parts {
             revision,
-            diagnostics,
-            mesh,
+            diagnostics: Diagnostics::Found(diagnostics),
+            mesh: Arc::new(mesh),
             inventory,
-            set,
-            uids,
+            set: Arc::new(set),
+            uids: Arc::new(Uids::default()),
             custom_providers: settings.custom_providers.clone(),
             serving: settings.serving,
             require_svid: settings.require_svid,
@@ -235,9 +196,8 @@ const WORTH_A_THREAD: usize = 100;
 /// compiling takes.
 fn lower_all<'r>(resources: &[&'r Arc<Resource>], mesh: &Mesh) -> Vec<Lowered<'r>> {
     let one = |resource: &'r Arc<Resource>| {
-        let policy = Policy::of(resource, mesh)?;
-        let refused = validate(&policy);
-        Some((resource, (Arc::new(policy), refused)))
+        let lowered = lowered(resource, mesh)?;
+        Some((resource, lowered))
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     if threads == 1 || resources.len() < WORTH_A_THREAD {
@@ -264,14 +224,50 @@ fn lower_all<'r>(resources: &[&'r Arc<Resource>], mesh: &Mesh) -> Vec<Lowered<'r
     })
 }
 
+/// What only shows when the documents are looked at together.
+pub(crate) fn lint_all(
+    resources: &[Arc<Resource>],
+    mesh: &Mesh,
+    settings: &Settings,
+) -> Vec<Diagnostic> {
+    let mut trust_domains = mesh.trust_domain_aliases.clone();
+    trust_domains.push(mesh.trust_domain.clone());
+    // What the configuration declares is there as well as what the documents do.
+    let declared = settings.workloads.iter().map(inventory::declared);
+    let own = settings.mesh.extension_providers.is_some();
+    let own = own.then(|| Arc::new(Resource::MeshConfig(settings.mesh.clone())));
+    let resources = resources.iter().cloned();
+    let all: Vec<_> = resources.chain(declared).chain(own).collect();
+    lint(&all, &mesh.root_namespace, &trust_domains)
+}
+
+/// What shows when policies and workloads are looked at together.
+pub(crate) fn diagnose(
+    set: &PolicySet,
+    inventory: &Inventory,
+    resources: &[Arc<Resource>],
+) -> Vec<Diagnostic> {
+    let workloads: Vec<_> = inventory.workloads().map(|(_, w)| w).collect();
+    let user: Vec<_> = set.all_user_policies().cloned().collect();
+    let mut found = user::diagnose(&user, &workloads);
+    found.extend(inventory.diagnose(resources));
+    found.extend(set.peer_authentications().diagnose(inventory, resources));
+    found
+}
+
 /// True for what keeps a set, or an object of it, from being used.
 pub(crate) fn refuses(diagnostic: &Diagnostic, settings: &Settings) -> bool {
     diagnostic.is_error() && !(settings.accept_invalid && bypasses_webhook(diagnostic.code))
 }
 
-/// Why the Cedar of one resource is refused, if it is: a defect of ours.
-pub(crate) fn refused(resource: &Arc<Resource>, mesh: &Mesh) -> Vec<Diagnostic> {
-    Policy::of(resource, mesh).map_or_else(Vec::new, |policy| validate(&policy))
+/// Lowers one AuthorizationPolicy and validates its Cedar, which is refused only by a defect of ours.
+pub(crate) fn lowered(
+    resource: &Arc<Resource>,
+    mesh: &Mesh,
+) -> Option<(Arc<Policy>, Vec<Diagnostic>)> {
+    let policy = Policy::of(resource, mesh)?;
+    let refused = validate(&policy);
+    Some((Arc::new(policy), refused))
 }
 
 /// True for what Istio's schema or webhook refuses in a policy that can be read all the same; what

@@ -45,7 +45,7 @@ impl fmt::Display for Location {
 /// A located message with a code that never changes meaning (`PC0001`…).
 ///
 /// [`crate::diagnostic::code`] lists every code; docs/diagnostics has a page for each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Diagnostic {
     /// `PC` and four digits.
     pub code: &'static str,

@@ -24,6 +24,8 @@ pub mod live;
 pub mod lower;
 pub mod mesh;
 pub mod model;
+pub mod order;
+mod parted;
 pub mod path;
 pub mod peer_authentication;
 pub mod policy_set;

@@ -6,17 +6,25 @@
 //!
 //! From files a bad document refuses the whole new set. Here, where one tenant's mistake must not
 //! freeze the others, a bad update keeps that object's last good version; a policy that was never seen
-//! good is left out *closed* ([`Closing`](crate::closing::Closing)); the rest moves on.
+//! good is left out *closed* ([`Closing`]); the rest moves on.
 
+mod content;
+mod effect;
+mod engine;
 mod judge;
 mod key;
+mod proposal;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
+pub use effect::is_effect;
 pub use key::{ObjectKey, PolicyKind};
+
+use content::Content;
+use engine::Engine;
 
 use crate::closing::Closing;
 use crate::compile::{Compiler, Documents};
@@ -81,13 +89,13 @@ pub struct Proposal {
 /// The documents in force: files, and objects that come and go.
 #[derive(Debug)]
 pub struct Store {
-    settings: Settings,
+    settings: Arc<Settings>,
     files: Vec<Arc<FileResources>>,
     /// What the files hold, so that no object can be it once more.
     in_files: FxHashSet<judge::Identity>,
     objects: BTreeMap<ObjectKey, Object>,
     mesh: Mesh,
-    compiler: Compiler,
+    engine: Engine,
     snapshot: Option<Arc<Snapshot>>,
 }
 
@@ -96,10 +104,8 @@ pub struct Store {
 struct Object {
     /// As it was last applied.
     text: SourceText,
-    /// The version in force, and its text.
-    good: Option<(SourceText, Arc<FileResources>)>,
-    /// What it closes.
-    closing: Option<Arc<Closing>>,
+    /// The text of the version in force.
+    good: Option<SourceText>,
     outcome: Outcome,
 }
 
@@ -108,13 +114,14 @@ impl Store {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let (mesh, _) = Mesh::resolve(&[], &settings);
+        let settings = Arc::new(settings);
         Self {
-            settings,
             files: Vec::new(),
             in_files: FxHashSet::default(),
             objects: BTreeMap::new(),
+            engine: Engine::new(&settings, &mesh, &[]),
             mesh,
-            compiler: Compiler::default(),
+            settings,
             snapshot: None,
         }
     }
@@ -152,13 +159,12 @@ impl Store {
 
     /// Takes changes in, in their order; of one object the last counts.
     pub fn change(&mut self, changes: impl IntoIterator<Item = Change>) {
-        let mut mesh_changed = false;
+        let mut mesh_may_change = false;
         for change in changes {
-            self.snapshot = None;
-            mesh_changed |= change.key().kind.as_ref() == "ConfigMap";
+            mesh_may_change |= holds_mesh(change.key());
             self.put(change);
         }
-        if mesh_changed {
+        if mesh_may_change {
             self.resolve_mesh();
         }
     }
@@ -169,16 +175,7 @@ impl Store {
         if let Some(snapshot) = &self.snapshot {
             return Arc::clone(snapshot);
         }
-        let snapshot = loop {
-            let read = self.effective();
-            let closings = self.objects.values().filter_map(|o| o.closing.clone());
-            let closings = closings.collect();
-            let compiled = self.compiler.compile_read(&read, closings, &self.settings);
-            match compiled {
-                Ok(snapshot) => break Arc::new(snapshot),
-                Err(diagnostics) => self.refuse(&diagnostics),
-            }
-        };
+        let snapshot = Arc::new(self.engine.snapshot());
         self.snapshot = Some(Arc::clone(&snapshot));
         snapshot
     }
@@ -197,155 +194,108 @@ impl Store {
     /// # Errors
     /// Every diagnostic of the changed objects, when at least one is an error.
     pub fn propose(&mut self, changes: &[Change]) -> Result<Proposal, Vec<Diagnostic>> {
-        let base = self.snapshot();
-        let objects = self.objects.clone();
-        let mesh = self.mesh.clone();
-        self.change(changes.iter().cloned());
-        let snapshot = self.snapshot();
-        let keys: BTreeSet<&ObjectKey> = changes.iter().map(Change::key).collect();
-        let refused = keys
-            .iter()
-            .filter_map(|key| match self.objects.get(*key)?.outcome.clone() {
-                Outcome::Accepted => None,
-                Outcome::LastGood { diagnostics } | Outcome::Closed { diagnostics } => {
-                    Some(diagnostics)
-                }
-            });
-        let refused: Vec<Diagnostic> = refused.flatten().collect();
-        self.objects = objects;
-        self.mesh = mesh;
-        self.snapshot = Some(Arc::clone(&base));
-        if !refused.is_empty() {
-            return Err(refused);
-        }
-        let files: FxHashSet<Arc<str>> = keys.iter().map(|key| key.file()).collect();
-        let mut seen: Vec<&Diagnostic> = base.diagnostics().iter().collect();
-        let mut diagnostics: Vec<Diagnostic> = Vec::new();
-        for diagnostic in snapshot.diagnostics() {
-            let known = seen.iter().position(|d| *d == diagnostic);
-            if let Some(known) = known {
-                seen.swap_remove(known);
-            }
-            let concerns = files.contains(&diagnostic.location.file);
-            if (known.is_none() || concerns) && !diagnostics.contains(diagnostic) {
-                diagnostics.push(diagnostic.clone());
-            }
-        }
-        Ok(Proposal {
-            snapshot,
-            diagnostics,
-        })
+        proposal::of(self, changes)
     }
 
     fn put(&mut self, change: Change) {
         let (key, text) = match change {
             Change::Delete(key) => {
                 self.objects.remove(&key);
+                self.bring(&key, Content::default());
                 return;
             }
             Change::Apply { key, text } => (key, text),
         };
-        let before = self.objects.remove(&key);
-        let object = self.judge(&key, text, before.and_then(|object| object.good));
+        let before = self.objects.get(&key);
+        if before.is_some_and(|object| object.text.bytes == text.bytes) {
+            return;
+        }
+        let good = before.and_then(|object| object.good.clone());
+        self.judge(key, text, good);
+    }
+
+    /// Decides what becomes of an object whose last good version is `good`.
+    fn judge(&mut self, key: ObjectKey, text: SourceText, good: Option<SourceText>) {
+        let object = match self.read(&key, &text) {
+            Ok(content) => {
+                self.bring(&key, content);
+                Object {
+                    good: Some(text.clone()),
+                    text,
+                    outcome: Outcome::Accepted,
+                }
+            }
+            // What a file holds is in force from there.
+            Err(diagnostics) if diagnostics.iter().any(judge::is_in_file) => {
+                self.bring(&key, Content::default());
+                Object {
+                    text,
+                    good: None,
+                    outcome: Outcome::LastGood { diagnostics },
+                }
+            }
+            Err(diagnostics) if good.is_some() => Object {
+                text,
+                good,
+                outcome: Outcome::LastGood { diagnostics },
+            },
+            Err(diagnostics) => {
+                let closing = Closing::of(&key, &text, &diagnostics).map(Arc::new);
+                self.bring(&key, Content::closed(closing));
+                Object {
+                    text,
+                    good: None,
+                    outcome: Outcome::Closed { diagnostics },
+                }
+            }
+        };
         self.objects.insert(key, object);
     }
 
-    /// What becomes of an object whose last good version is `good`.
-    fn judge(
-        &self,
-        key: &ObjectKey,
-        text: SourceText,
-        good: Option<(SourceText, Arc<FileResources>)>,
-    ) -> Object {
-        let read = judge::object(key, &text, &self.mesh, &self.in_files, &self.settings);
-        let diagnostics = match read {
-            Ok(read) => {
-                return Object {
-                    good: Some((text.clone(), read)),
-                    text,
-                    closing: None,
-                    outcome: Outcome::Accepted,
-                };
-            }
-            Err(diagnostics) => diagnostics,
-        };
-        // What a file holds is in force from there.
-        let in_file = diagnostics.iter().any(judge::is_in_file);
-        let good = good.filter(|_| !in_file);
-        let closing = if good.is_some() || in_file {
-            None
-        } else {
-            Closing::of(key, &text, &diagnostics).map(Arc::new)
-        };
-        let outcome = if good.is_some() || in_file {
-            Outcome::LastGood { diagnostics }
-        } else {
-            Outcome::Closed { diagnostics }
-        };
-        Object {
-            text,
-            good,
-            closing,
-            outcome,
+    fn read(&self, key: &ObjectKey, text: &SourceText) -> Result<Content, Vec<Diagnostic>> {
+        judge::object(key, text, &self.mesh, &self.in_files, &self.settings)
+    }
+
+    fn bring(&mut self, key: &ObjectKey, content: Content) {
+        if self.engine.put(&key.file(), content) {
+            self.snapshot = None;
         }
     }
 
-    /// Every object anew: what it is judged by has changed.
+    /// Everything anew: what it is judged and lowered by has changed.
     fn judge_again(&mut self) {
         self.snapshot = None;
+        self.engine = Engine::new(&self.settings, &self.mesh, &self.files);
         let objects = std::mem::take(&mut self.objects);
         for (key, object) in objects {
             let Object { text, good, .. } = object;
             // The version in force must hold by the new measure as well.
-            let good = good.filter(|(text, _)| {
-                judge::object(&key, text, &self.mesh, &self.in_files, &self.settings).is_ok()
+            let good = good.filter(|good| *good.bytes != *text.bytes);
+            let held = good.filter(|good| match self.read(&key, good) {
+                Ok(content) => {
+                    self.bring(&key, content);
+                    true
+                }
+                Err(_) => false,
             });
-            let judged = self.judge(&key, text, good);
-            self.objects.insert(key, judged);
+            self.judge(key, text, held);
         }
         self.resolve_mesh();
     }
 
     fn resolve_mesh(&mut self) {
-        let resources: Vec<_> = self
-            .effective()
-            .iter()
-            .flat_map(|file| file.resources.iter().cloned())
-            .collect();
-        let (mesh, _) = Mesh::resolve(&resources, &self.settings);
+        let (mesh, _) = Mesh::resolve(&self.engine.mesh_configs(), &self.settings);
         if mesh != self.mesh {
             self.mesh = mesh;
             self.judge_again();
         }
     }
+}
 
-    /// The files, then the version in force of every object, in the order of their keys.
-    fn effective(&self) -> Vec<Arc<FileResources>> {
-        let objects = self.objects.values();
-        let good = objects.filter_map(|object| object.good.as_ref());
-        let good = good.map(|(_, read)| Arc::clone(read));
-        self.files.iter().cloned().chain(good).collect()
-    }
-
-    /// Leaves out what only the whole set shows to be wrong.
-    fn refuse(&mut self, diagnostics: &[Diagnostic]) {
-        let mut left_out = false;
-        for (key, object) in &mut self.objects {
-            let file = key.file();
-            let own = diagnostics.iter().filter(|d| d.location.file == file);
-            let own: Vec<Diagnostic> = own.cloned().collect();
-            if object.good.is_some() && own.iter().any(Diagnostic::is_error) {
-                object.good = None;
-                object.closing = Closing::of(key, &object.text, &own).map(Arc::new);
-                object.outcome = Outcome::Closed { diagnostics: own };
-                left_out = true;
-            }
-        }
-        if !left_out {
-            // Nothing names the culprit: the files alone are known to be good.
-            for object in self.objects.values_mut() {
-                object.good = None;
-            }
-        }
-    }
+/// True for what may hold a MeshConfig.
+fn holds_mesh(key: &ObjectKey) -> bool {
+    matches!(
+        key.kind.as_ref(),
+        "ConfigMap" | "MeshConfig" | "IstioOperator"
+    )
 }

@@ -239,11 +239,7 @@ impl Reference {
         };
         let mut ids = Vec::new();
         let mut allow = false;
-        for policy in set
-            .attached_policies(&point)
-            .iter()
-            .filter_map(|p| set.policy(*p))
-        {
+        for policy in set.attached_policies(&point) {
             let Some(manifest) = policy.manifest() else {
                 continue;
             };

@@ -3,6 +3,7 @@
 //! Workloads with the same policies share a slice, so a mesh of thousands of workloads has few.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::attachment::{self, EnforcementPoint};
@@ -10,28 +11,52 @@ use crate::closing::Closing;
 use crate::index::Index;
 use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule, RuleId};
 use crate::peer_authentication::{Effective, PeerAuthentications, SetBy};
-use crate::policy_set::{PolicySet, UserPolicyId};
+use crate::policy_set::{Policy, PolicySet};
 use crate::reads::Reads;
 use crate::request::Target;
 use crate::request_authentication::TokenRules;
-use crate::resource::MtlsMode;
+use crate::resource::{MtlsMode, Resource};
 use crate::user::UserPolicy;
+
+/// One of a kind: equal to itself alone, whatever it holds.
+#[derive(Debug)]
+pub struct Same<T>(pub Arc<T>);
+
+impl<T> Clone for Same<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> PartialEq for Same<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Same<T> {}
+
+impl<T> Hash for Same<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (Arc::as_ptr(&self.0) as usize).hash(state);
+    }
+}
 
 /// What a destination's rules depend on: equal contents are one slice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Contents {
     /// Which reading of the policies.
     pub dialect: Dialect,
-    /// AuthorizationPolicies that apply, by place in the policy set.
-    pub policies: Vec<u32>,
-    /// RequestAuthentications that apply, by place in the policy set.
-    pub tokens: Vec<u32>,
+    /// AuthorizationPolicies that apply, in document order.
+    pub policies: Vec<Same<Policy>>,
+    /// RequestAuthentications that apply, in document order.
+    pub tokens: Vec<Same<Resource>>,
     /// User policies that can apply.
-    pub user: Vec<UserPolicyId>,
+    pub user: Vec<Same<UserPolicy>>,
     /// Peer identity demanded, by port; `None`: any other port, or unknown.
     pub mtls: Vec<(Port, MtlsMode, Option<String>)>,
-    /// Policies left out closed that select the destination, by place in the policy set.
-    pub closings: Vec<u32>,
+    /// Policies left out closed that select the destination.
+    pub closings: Vec<Same<Closing>>,
 }
 
 /// A port, or the rest.
@@ -46,38 +71,30 @@ pub enum Port {
 }
 
 impl Contents {
-    /// Gathers what applies at `point`, `policies` and `tokens` being the places that attach there.
+    /// Gathers what applies at `point`.
     #[must_use]
-    pub fn at(
-        point: &EnforcementPoint<'_>,
-        dialect: Dialect,
-        set: &PolicySet,
-        policies: Vec<u32>,
-        tokens: Vec<u32>,
-    ) -> Self {
-        let enforced = |place: &u32| {
-            set.policy(*place)
-                .is_some_and(|p| attachment::enforces(point.target, p.action()))
+    pub fn at(point: &EnforcementPoint<'_>, dialect: Dialect, set: &PolicySet) -> Self {
+        fn same<T>(items: Vec<Arc<T>>) -> Vec<Same<T>> {
+            items.into_iter().map(Same).collect()
+        }
+        let mut policies = set.policies_at(point);
+        policies.retain(|policy| attachment::enforces(point.target, policy.action()));
+        let tokens = if dialect == Dialect::Http {
+            set.tokens_at(point)
+        } else {
+            Vec::new()
         };
         Self {
             dialect,
-            policies: policies.into_iter().filter(enforced).collect(),
-            tokens: if dialect == Dialect::Http {
-                tokens
-            } else {
-                Vec::new()
-            },
-            user: set.user_policies(point),
+            policies: same(policies),
+            tokens: same(tokens),
+            user: same(set.user_policies_at(point)),
             mtls: mtls(
                 point,
                 set.peer_authentications(),
                 set.peer_authentication_ports(),
             ),
-            closings: (0u32..)
-                .zip(set.closings())
-                .filter(|(_, closing)| closing.closes(point))
-                .map(|(place, _)| place)
-                .collect(),
+            closings: same(set.closings_at(point)),
         }
     }
 }
@@ -140,11 +157,11 @@ pub struct Slice {
 impl Slice {
     /// Builds the slice with these contents.
     #[must_use]
-    pub fn build(contents: Contents, set: &PolicySet) -> Self {
+    pub fn build(contents: Contents) -> Self {
         let dialect = contents.dialect;
         let mut rules: Vec<(String, Arc<Rule>)> = Vec::new();
         let (mut has_allow, mut has_allow_on_trial, mut has_trial) = (false, false, false);
-        for policy in contents.policies.iter().filter_map(|p| set.policy(*p)) {
+        for Same(policy) in &contents.policies {
             let lowered = policy.lowered(dialect);
             if !lowered.applies {
                 continue;
@@ -162,7 +179,8 @@ impl Slice {
                     .map(|r| (r.id.envoy_key(), Arc::clone(r))),
             );
         }
-        for user in contents.user.iter().filter_map(|id| set.user_policy(*id)) {
+        let user: Vec<Arc<UserPolicy>> = contents.user.iter().map(|u| Arc::clone(&u.0)).collect();
+        for user in &user {
             has_trial |= user.rule.dry_run;
             if user.is_permit() {
                 has_allow |= !user.rule.dry_run;
@@ -171,22 +189,16 @@ impl Slice {
         }
         rules.sort_by(|(a, _), (b, _)| a.cmp(b));
         let rules: Vec<Arc<Rule>> = rules.into_iter().map(|(_, rule)| rule).collect();
-        let user: Vec<Arc<UserPolicy>> = contents
-            .user
-            .iter()
-            .filter_map(|id| set.user_policy(*id).cloned())
-            .collect();
         let rules_read = rules
             .iter()
             .fold(Reads::NONE, |reads, r| reads.and(Reads::of_rule(r)));
         let user_reads = user.iter().fold(Reads::NONE, |reads, u| reads.and(u.reads));
         let index = Index::build(rules.iter().map(AsRef::as_ref));
-        let tokens = TokenRules::combine(
-            contents
-                .tokens
-                .iter()
-                .filter_map(|place| set.request_authentication(*place)),
-        );
+        let tokens = contents.tokens.iter().filter_map(|t| match t.0.as_ref() {
+            Resource::RequestAuthentication(policy) => Some(policy),
+            _ => None,
+        });
+        let tokens = TokenRules::combine(tokens);
         let mtls = contents
             .mtls
             .iter()
@@ -200,11 +212,8 @@ impl Slice {
             let first = t.policies().first().map(String::as_str);
             Arc::new(synthetic(Role::Token, dialect, first))
         });
-        let closed_by = contents
-            .closings
-            .iter()
-            .filter_map(|place| set.closings().get(*place as usize).cloned())
-            .collect();
+        let closings = contents.closings.iter();
+        let closed_by = closings.map(|c| Arc::clone(&c.0)).collect();
         Self {
             contents,
             rules,

@@ -1,8 +1,9 @@
 //! A snapshot: an immutable, revisioned set of compiled policies and the inventory behind them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::cedar::context::Uids;
 use crate::cedar::translate;
@@ -17,7 +18,6 @@ use crate::policy_set::PolicySet;
 use crate::request::Request;
 use crate::settings::CustomProvider;
 use crate::slice::Slice;
-use crate::slices::Slices;
 use crate::worker;
 
 /// One generated or user-written Cedar policy with its origin.
@@ -35,11 +35,11 @@ pub struct TranslatedPolicy {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub revision: String,
-    pub diagnostics: Vec<Diagnostic>,
-    pub mesh: Mesh,
+    pub diagnostics: Diagnostics,
+    pub mesh: Arc<Mesh>,
     pub inventory: Inventory,
-    pub set: PolicySet,
-    pub uids: Uids,
+    pub set: Arc<PolicySet>,
+    pub uids: Arc<Uids>,
     pub custom_providers: BTreeMap<String, CustomProvider>,
     pub serving: bool,
     pub require_svid: bool,
@@ -48,24 +48,35 @@ pub(crate) struct Parts {
     pub candidate: Option<Arc<Snapshot>>,
 }
 
+/// What there is to say of the set as a whole.
+#[derive(Debug)]
+pub(crate) enum Diagnostics {
+    /// Said when it was compiled.
+    Found(Vec<Diagnostic>),
+    /// Found when somebody asks: where pods come and go, hardly anybody does.
+    Later(OnceLock<Vec<Diagnostic>>, Box<dyn Lint>),
+}
+
+/// Finds the diagnostics of a set.
+pub(crate) trait Lint: Debug + Send + Sync {
+    fn lint(&self, parts: &Parts) -> Vec<Diagnostic>;
+}
+
 /// Compiled policies with the inventory they apply to. Never changes; reload makes another.
 #[derive(Debug)]
 pub struct Snapshot {
     /// Tells snapshots of one process apart; workers keep their state by it.
     serial: u64,
     parts: Parts,
-    slices: Slices,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Snapshot {
     pub(crate) fn new(parts: Parts) -> Self {
-        let slices = Slices::ahead(&parts.inventory, &parts.set, &parts.mesh);
         Self {
             serial: NEXT.fetch_add(1, Ordering::Relaxed),
             parts,
-            slices,
         }
     }
 
@@ -75,10 +86,14 @@ impl Snapshot {
         &self.parts.revision
     }
 
-    /// Warnings and notes of the compilation, in document order.
+    /// Warnings and notes of the compilation, in document order. Where objects come and go they are found
+    /// when this is first called, which takes milliseconds in a large cluster.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
-        &self.parts.diagnostics
+        match &self.parts.diagnostics {
+            Diagnostics::Found(found) => found,
+            Diagnostics::Later(found, lint) => found.get_or_init(|| lint.lint(&self.parts)),
+        }
     }
 
     /// Number of policies in force (AuthorizationPolicies and user Cedar policies).
@@ -130,9 +145,9 @@ impl Snapshot {
     }
 
     pub(crate) fn slice(&self, candidate: Candidate, dialect: Dialect) -> Option<Arc<Slice>> {
-        let p = &self.parts;
-        self.slices
-            .at(candidate, dialect, &p.inventory, &p.set, &p.mesh)
+        self.parts
+            .set
+            .slice(candidate, dialect, &self.parts.inventory)
     }
 
     /// Every Cedar policy of the snapshot, in the order of the documents.

@@ -1,8 +1,8 @@
 //! One thread's share of the engine: its own copies of the Cedar expressions, its own memory.
 //!
 //! Cedar expressions are trees of shared counters: two threads that evaluate the same tree run slower
-//! than one. So each thread builds the programs it needs, once, and keeps them until the snapshot
-//! changes.
+//! than one. So each thread builds the programs it needs, once, and keeps them from snapshot to
+//! snapshot.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use crate::resource::Workload;
 use crate::slice::Slice;
 use crate::user::UserPolicy;
 
-/// Programs kept per worker; the oldest snapshot's go first.
+/// Programs kept per worker.
 const MOST_PROGRAMS: usize = 8192;
 /// Remembered answers per worker.
 const MOST_ANSWERS: usize = 2048;
 /// Longest key of a remembered answer, in octets: a request with a path of a megabyte is not kept.
 const LONGEST_KEY: usize = 2048;
-/// Snapshots a thread keeps state for: the one in force, its candidate, and the last ones of each.
+/// Snapshots a thread keeps places of: the one in force, its candidate, and the last ones of each.
 const MOST_SNAPSHOTS: usize = 4;
 
 /// What a policy came to.
@@ -47,15 +47,17 @@ pub enum Answer {
     Error,
 }
 
-/// State of one thread for one snapshot.
+/// State of one thread.
+///
+/// Programs and answers are known by the rules themselves, which a snapshot shares with the one before
+/// where they did not change: so a new snapshot throws away the places alone.
 #[derive(Debug, Default)]
 pub struct Worker {
-    /// Which snapshot this belongs to.
-    snapshot: u64,
     programs: FxHashMap<usize, (Arc<Rule>, Program)>,
     user: FxHashMap<usize, (Arc<UserPolicy>, Option<Expr>)>,
     answers: FxHashMap<Box<[u8]>, Box<[Answer]>>,
-    slices: FxHashMap<(Candidate, Dialect), Arc<Slice>>,
+    /// Slices of a few snapshots by place, the one at work first.
+    places: Vec<(u64, Places)>,
     noted: Vec<(SmolStr, bool)>,
     key: Vec<u8>,
     /// Places found by the index; kept for its memory.
@@ -64,60 +66,51 @@ pub struct Worker {
     pub memo: bool,
 }
 
+type Places = FxHashMap<(Candidate, Dialect), Arc<Slice>>;
+
 thread_local! {
-    static WORKERS: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
+    static WORKER: RefCell<Worker> = RefCell::new(Worker::default());
 }
 
 /// Runs `f` with this thread's worker for a snapshot.
 pub fn with<R>(snapshot: u64, memo: bool, f: impl FnOnce(&mut Worker) -> R) -> R {
-    WORKERS.with(|workers| {
-        let Ok(mut workers) = workers.try_borrow_mut() else {
-            // Re-entered on the same thread: a worker of its own is slower, not wrong.
-            return f(&mut Worker {
-                snapshot,
-                memo,
-                ..Worker::default()
-            });
-        };
-        match workers.iter().position(|w| w.snapshot == snapshot) {
-            Some(at) => workers.swap(0, at),
-            None => {
-                workers.truncate(MOST_SNAPSHOTS.saturating_sub(1));
-                workers.insert(
-                    0,
-                    Worker {
-                        snapshot,
-                        ..Worker::default()
-                    },
-                );
-            }
-        }
-        match workers.first_mut() {
-            Some(worker) => {
-                worker.memo = memo;
-                f(worker)
-            }
-            None => f(&mut Worker {
-                snapshot,
-                memo,
-                ..Worker::default()
-            }),
-        }
+    WORKER.with(|worker| {
+        // Re-entered on the same thread: a worker of its own is slower, not wrong.
+        let mut own = Worker::default();
+        let mut kept = worker.try_borrow_mut();
+        let worker = kept.as_deref_mut().unwrap_or(&mut own);
+        worker.begin(snapshot);
+        worker.memo = memo;
+        f(worker)
     })
 }
 
 impl Worker {
-    /// The slice of a place, asked for once per thread.
+    /// Brings the places of a snapshot to the front.
+    fn begin(&mut self, snapshot: u64) {
+        match self.places.iter().position(|(of, _)| *of == snapshot) {
+            Some(at) => self.places.swap(0, at),
+            None => {
+                self.places.truncate(MOST_SNAPSHOTS.saturating_sub(1));
+                self.places.insert(0, (snapshot, Places::default()));
+            }
+        }
+    }
+
+    /// The slice of a place, asked for once per thread and snapshot.
     pub fn slice(
         &mut self,
         place: (Candidate, Dialect),
         make: impl FnOnce() -> Option<Arc<Slice>>,
     ) -> Option<Arc<Slice>> {
-        if let Some(slice) = self.slices.get(&place) {
+        let Some((_, places)) = self.places.first_mut() else {
+            return make();
+        };
+        if let Some(slice) = places.get(&place) {
             return Some(Arc::clone(slice));
         }
         let slice = make()?;
-        self.slices.insert(place, Arc::clone(&slice));
+        places.insert(place, Arc::clone(&slice));
         Some(slice)
     }
 
@@ -194,7 +187,9 @@ impl Worker {
             return Vec::new();
         }
         if self.programs.len() > MOST_PROGRAMS {
+            // Answers are known by the addresses of rules that the programs keep from being given again.
             self.programs.clear();
+            self.answers.clear();
         }
         self.noted.clear();
         self.key.clear();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portcullis_policy::attachment::EnforcementPoint;
 use portcullis_policy::diagnostic::{Diagnostic, Severity, code};
 use portcullis_policy::live::{ObjectKey, Outcome, Store};
-use portcullis_policy::policy_set::Attacher;
+use portcullis_policy::resource::Resource;
 use portcullis_policy::snapshot::Snapshot;
 
 use crate::trim::Written;
@@ -228,7 +228,6 @@ impl Selected {
         for user in set.all_user_policies() {
             selected.counts.insert(Arc::clone(&user.rule.at.file), 0);
         }
-        let attacher = Attacher::new(set);
         for (id, workload) in inventory.workloads() {
             let (target, _) = inventory.auto_target(id);
             let point = EnforcementPoint {
@@ -237,16 +236,17 @@ impl Selected {
                 service: None,
                 root_namespace: &snapshot.mesh().root_namespace,
             };
-            let policies = attacher.policies(&point).into_iter();
-            let policies = policies.filter_map(|place| set.policy(place)?.manifest());
+            let policies = set.policies_at(&point);
+            let policies = policies.iter().filter_map(|policy| policy.manifest());
             let policies = policies.map(|manifest| &manifest.meta.at.file);
-            let tokens = attacher.tokens(&point).into_iter();
-            let tokens = tokens.filter_map(|place| set.request_authentication(place));
-            let tokens = tokens.map(|resource| &resource.meta.at.file);
+            let tokens = set.tokens_at(&point);
+            let tokens = tokens.iter().filter_map(|token| match token.as_ref() {
+                Resource::RequestAuthentication(policy) => Some(&policy.meta.at.file),
+                _ => None,
+            });
             // One document may hold several Cedar policies: the workload counts once.
-            let users = set.user_policies(&point).into_iter();
-            let users = users.filter_map(|id| set.user_policy(id));
-            let mut users: Vec<&Arc<str>> = users.map(|user| &user.rule.at.file).collect();
+            let users = set.user_policies_at(&point);
+            let mut users: Vec<&Arc<str>> = users.iter().map(|user| &user.rule.at.file).collect();
             users.dedup();
             for file in policies.chain(tokens).chain(users) {
                 match selected.counts.entry(Arc::clone(file)) {

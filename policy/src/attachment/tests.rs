@@ -40,6 +40,22 @@ impl Policy {
     }
 }
 
+/// A policy at its place.
+#[derive(Clone, Copy)]
+struct At<'a>(u32, &'a Policy);
+
+impl Attached for At<'_> {
+    fn scope(&self) -> Option<Scope<'_>> {
+        Some(self.1.scope())
+    }
+}
+
+fn places(index: &Index<At<'_>>, point: &EnforcementPoint<'_>) -> Vec<u32> {
+    let mut places: Vec<u32> = index.attached(point).iter().map(|at| at.0).collect();
+    places.sort_unstable();
+    places
+}
+
 fn everywhere(namespace: &str) -> Policy {
     Policy {
         namespace: namespace.into(),
@@ -94,9 +110,9 @@ fn applies(
         root_namespace: "root",
     };
     let answer = attaches(&policy.scope(), &point);
-    let indexed = Index::build([policy.scope()]).attached(&point);
+    let indexed = Index::build([At(0, policy)]);
     assert_eq!(
-        indexed,
+        places(&indexed, &point),
         if answer { vec![0] } else { vec![] },
         "index and attaches disagree"
     );
@@ -405,7 +421,18 @@ fn the_index_equals_asking_every_policy() {
         policies.push(targeting(namespace, &references));
         policies.push(targeting(namespace, &[gateway("gw"), gateway("gw")]));
     }
-    let index = Index::build(policies.iter().map(Policy::scope));
+    let at = || {
+        (0u32..)
+            .zip(&policies)
+            .map(|(place, policy)| At(place, policy))
+    };
+    let index = Index::build(at());
+    // Made namespace by namespace it is the same.
+    let mut grown = Index::default();
+    let all: Vec<At<'_>> = at().collect();
+    for namespace in namespaces {
+        grown.replace(namespace, &all);
+    }
     let workloads: Vec<Workload> = namespaces
         .iter()
         .flat_map(|namespace| {
@@ -446,7 +473,8 @@ fn the_index_equals_asking_every_policy() {
                     .map(|(place, _)| place)
                     .collect();
                 attached += asked.len();
-                assert_eq!(index.attached(&point), asked, "{point:?}");
+                assert_eq!(places(&index, &point), asked, "{point:?}");
+                assert_eq!(places(&grown, &point), asked, "{point:?}");
             }
         }
     }

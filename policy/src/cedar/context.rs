@@ -12,7 +12,7 @@ use cedar_policy_core::ast::{
 };
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::evaluator::RestrictedEvaluator;
-use cedar_policy_core::extensions::Extensions;
+use cedar_policy_core::extensions::{Extensions, ipaddr};
 use smol_str::SmolStr;
 
 use super::fact::FactSet;
@@ -363,31 +363,28 @@ pub struct Uids {
     claims: EntityUID,
 }
 
-impl Uids {
-    /// Makes them.
-    ///
-    /// # Errors
-    /// When Cedar refuses one of our own names.
-    pub fn new() -> Result<Self, String> {
+impl Default for Uids {
+    fn default() -> Self {
         let ty = |name| {
-            let name = Name::parse_unqualified_name(name).map_err(|e| e.to_string())?;
-            Ok::<_, String>(EntityType::from(name))
+            let parsed = Name::parse_unqualified_name(name);
+            // Never: these are names. Any other type would hold for no policy.
+            EntityType::from(parsed.unwrap_or_else(|_| ipaddr::extension().name().clone()))
         };
-        let uid = |name, id: &str| -> Result<EntityUID, String> {
-            Ok(EntityUID::from_components(ty(name)?, Eid::new(id), None))
-        };
-        Ok(Self {
-            workload: ty("Workload")?,
-            namespace: ty("Namespace")?,
-            attachment: ty("Attachment")?,
-            http: uid("Action", "http")?,
-            connect: uid("Action", "connect")?,
-            anonymous: uid("Workload", "")?,
-            headers: uid("Headers", "request")?,
-            claims: uid("Claims", "request")?,
-        })
+        let uid = |name, id: &str| EntityUID::from_components(ty(name), Eid::new(id), None);
+        Self {
+            workload: ty("Workload"),
+            namespace: ty("Namespace"),
+            attachment: ty("Attachment"),
+            http: uid("Action", "http"),
+            connect: uid("Action", "connect"),
+            anonymous: uid("Workload", ""),
+            headers: uid("Headers", "request"),
+            claims: uid("Claims", "request"),
+        }
     }
+}
 
+impl Uids {
     /// `Workload::"id"`.
     #[must_use]
     pub fn workload(&self, id: &str) -> EntityUID {

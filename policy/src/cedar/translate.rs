@@ -33,7 +33,7 @@ pub fn snapshot(set: &PolicySet) -> Vec<TranslatedPolicy> {
             emit::identity_required(),
         ),
         (
-            set.request_authentication(0).is_some(),
+            set.request_authentications().next().is_some(),
             emit::token_verified(),
         ),
     ];

@@ -242,6 +242,12 @@ codes! {
         "Istio denies whatever matches a CUSTOM policy whose provider is unknown.";
     RULE_IN_VAIN = "PC0512", Warning, "a rule that adds nothing",
         "Another rule of the same policy matches everything that it matches.";
+    OPENS = "PC0520", Warning, "a change that opens workloads",
+        "After it no ALLOW policy selects them, so whatever no DENY policy denies is allowed.";
+    CLOSES = "PC0521", Note, "a change that closes workloads",
+        "Until it no ALLOW policy selected them and all was allowed; after it whatever no ALLOW policy allows is denied.";
+    WAIVES_IDENTITY = "PC0522", Warning, "a change that lets clients without identity in",
+        "Until it every client had to have an identity (STRICT); after it plaintext is taken.";
     CEDAR_SYNTAX = "PC0601", Error, "Cedar that cannot be read",
         "The file is not Cedar; nothing of it is used.";
     CEDAR_INVALID = "PC0602", Error, "a Cedar policy that strict validation refuses",

@@ -12,6 +12,7 @@ use crate::lower::Dropped;
 use crate::model::{Alternative, Clause, Dialect, Matcher, Role, Rule};
 use crate::request::Request;
 use crate::resource::Action;
+use crate::slice::Same;
 use crate::snapshot::Snapshot;
 use crate::user::UserPolicy;
 use crate::worker::{Answer, Worker};
@@ -104,7 +105,7 @@ pub(crate) fn explain(
         .map(|r| report(r, &facts))
         .collect();
     reports.extend(user_reports(snapshot, worker, &located, &facts));
-    reports.extend(dropped(snapshot, &located));
+    reports.extend(dropped(&located));
     steps::layers(&mut told, &located, request, &facts, &reports);
     told.rules = rules(reports, &told.decision, all);
     told
@@ -391,16 +392,9 @@ fn wanted(matcher: &Matcher) -> String {
 }
 
 /// Rules that do not exist in this dialect.
-fn dropped(snapshot: &Snapshot, located: &Located) -> Vec<RuleReport> {
-    let set = snapshot.policies();
+fn dropped(located: &Located) -> Vec<RuleReport> {
     let mut reports = Vec::new();
-    for policy in located
-        .slice
-        .contents
-        .policies
-        .iter()
-        .filter_map(|p| set.policy(*p))
-    {
+    for Same(policy) in &located.slice.contents.policies {
         let Some(manifest) = policy.manifest() else {
             continue;
         };

@@ -205,7 +205,7 @@ impl Inventory {
             Some((kind, name)) if name.contains('/') => (Some(kind), name),
             _ => (None, text),
         };
-        let ids = self.by_name.get(name).map_or(&[][..], Vec::as_slice);
+        let ids = self.by_name.list(name);
         let kind_of = |id: &WorkloadId| self.workload(*id).map(|workload| workload.kind);
         // The list is sorted by kind: a kind is a contiguous part of it.
         let part = match kind {
@@ -240,10 +240,12 @@ impl Inventory {
                 ids => Ok((ids, WorkloadFound::Named)),
             };
         }
-        if let Some(found) = destination
-            .address
-            .and_then(|address| self.addresses.at(address))
-        {
+        // The strongest claim counts: running pods, else endpoints, else what is declared.
+        if let Some(found) = destination.address.and_then(|address| {
+            let pods = self.addresses.of_pods(address);
+            pods.or_else(|| self.endpoints.at(address))
+                .or_else(|| self.addresses.of_entries(address))
+        }) {
             return Ok(found);
         }
         if let Some(ids) = destination
@@ -273,7 +275,7 @@ impl Inventory {
         }
         let ids = self
             .by_service_account
-            .get(&super::key(namespace, account))?;
+            .get(super::key(namespace, account).as_ref())?;
         Some(ids.as_slice())
     }
 

@@ -5,9 +5,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use super::{ServiceId, canonical, key};
+use crate::order::Order;
+use crate::parted::{Parted, Slots};
 use crate::resource::Resource;
 
 /// Suffix of cluster-local service names.
@@ -86,63 +86,47 @@ pub(super) enum ByHost {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Services {
     /// Every one is a Service or a ServiceEntry.
-    all: Vec<Arc<Resource>>,
-    by_name: FxHashMap<Box<str>, Vec<ServiceId>>,
-    by_address: FxHashMap<IpAddr, Vec<ServiceId>>,
+    all: Slots<(Order, Arc<Resource>)>,
+    by_name: Parted<Arc<str>, Arc<Vec<ServiceId>>>,
+    by_address: Parted<IpAddr, Arc<Vec<ServiceId>>>,
     /// Lower-case hosts of ServiceEntries; a wildcard is kept with its `*.`.
-    by_host: FxHashMap<Box<str>, Vec<ServiceId>>,
+    by_host: Parted<Box<str>, Arc<Vec<ServiceId>>>,
 }
 
 impl Services {
-    pub(super) fn build(resources: &[Arc<Resource>]) -> Self {
-        let mut built = Self::default();
-        for (resource, index) in resources
-            .iter()
-            .filter(|resource| {
-                matches!(
-                    resource.as_ref(),
-                    Resource::Service(_) | Resource::ServiceEntry(_)
-                )
-            })
-            .zip(0u32..)
-        {
-            let id = ServiceId(index);
-            built.all.push(Arc::clone(resource));
-            match resource.as_ref() {
-                Resource::Service(service) => {
-                    let name = key(&service.meta.namespace, &service.meta.name);
-                    built.by_name.entry(name).or_default().push(id);
-                    for address in &service.cluster_ips {
-                        built
-                            .by_address
-                            .entry(canonical(*address))
-                            .or_default()
-                            .push(id);
-                    }
-                }
-                Resource::ServiceEntry(entry) => {
-                    let name = key(&entry.meta.namespace, &entry.meta.name);
-                    built.by_name.entry(name).or_default().push(id);
-                    for address in &entry.addresses {
-                        built
-                            .by_address
-                            .entry(canonical(*address))
-                            .or_default()
-                            .push(id);
-                    }
-                    for host in &entry.hosts {
-                        let host = host.to_ascii_lowercase().into_boxed_str();
-                        built.by_host.entry(host).or_default().push(id);
-                    }
-                }
-                _ => {}
-            }
+    pub(super) fn insert(&mut self, order: Order, resource: &Arc<Resource>) -> Option<ServiceId> {
+        let id = ServiceId(self.all.add((order, Arc::clone(resource)))?);
+        let all = &self.all;
+        let place = |id: ServiceId| all.get(id.0).map(|(order, _)| order);
+        let before = |other: ServiceId| place(other) < place(id);
+        self.by_name.put(name_of(resource)?, id, before);
+        for address in addresses(resource) {
+            self.by_address.put(address, id, before);
         }
-        built
+        for host in hosts(resource) {
+            self.by_host.put(host, id, before);
+        }
+        Some(id)
+    }
+
+    pub(super) fn remove(&mut self, id: ServiceId) -> Option<Arc<Resource>> {
+        let (_, resource) = self.all.remove(id.0)?;
+        self.by_name.take(name_of(&resource)?.as_ref(), id);
+        for address in addresses(&resource) {
+            self.by_address.take(&address, id);
+        }
+        for host in hosts(&resource) {
+            self.by_host.take(host.as_ref(), id);
+        }
+        Some(resource)
+    }
+
+    pub(super) fn resource(&self, id: ServiceId) -> Option<&Arc<Resource>> {
+        self.all.get(id.0).map(|(_, resource)| resource)
     }
 
     pub(super) fn name(&self, id: ServiceId) -> Option<ServiceRef<'_>> {
-        let (kind, meta) = match self.all.get(id.0 as usize)?.as_ref() {
+        let (kind, meta) = match self.resource(id)?.as_ref() {
             Resource::Service(service) => (ServiceKind::Service, &service.meta),
             Resource::ServiceEntry(entry) => (ServiceKind::ServiceEntry, &entry.meta),
             _ => return None,
@@ -155,10 +139,13 @@ impl Services {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (ServiceId, ServiceRef<'_>)> {
-        (0u32..)
-            .map(ServiceId)
-            .take(self.all.len())
-            .filter_map(|id| Some((id, self.name(id)?)))
+        let ids = self.all.iter().map(|(id, _)| ServiceId(id));
+        ids.filter_map(|id| Some((id, self.name(id)?)))
+    }
+
+    fn named_all(&self, name: &str) -> impl Iterator<Item = &Resource> {
+        let ids = self.by_name.list(name).iter();
+        ids.filter_map(|id| self.resource(*id).map(AsRef::as_ref))
     }
 
     /// Selector of a core Service.
@@ -167,32 +154,27 @@ impl Services {
         namespace: &str,
         name: &str,
     ) -> Option<&BTreeMap<String, String>> {
-        self.by_name
-            .get(&key(namespace, name))?
-            .iter()
-            .find_map(|id| match self.all.get(id.0 as usize)?.as_ref() {
-                Resource::Service(service) => Some(&service.selector),
-                _ => None,
-            })
+        let name = key(namespace, name);
+        let mut named = self.named_all(&name);
+        named.find_map(|resource| match resource {
+            Resource::Service(service) => Some(&service.selector),
+            _ => None,
+        })
     }
 
     /// True for a service that is there and has no address of its own.
     pub(super) fn lacks_address(&self, kind: ServiceKind, namespace: &str, name: &str) -> bool {
-        let ids = self
-            .by_name
-            .get(&key(namespace, name))
-            .into_iter()
-            .flatten();
-        ids.filter_map(|id| self.all.get(id.0 as usize))
-            .any(|resource| match resource.as_ref() {
-                Resource::Service(service) => {
-                    kind == ServiceKind::Service && service.cluster_ips.is_empty()
-                }
-                Resource::ServiceEntry(entry) => {
-                    kind == ServiceKind::ServiceEntry && entry.addresses.is_empty()
-                }
-                _ => false,
-            })
+        let name = key(namespace, name);
+        let mut named = self.named_all(&name);
+        named.any(|resource| match resource {
+            Resource::Service(service) => {
+                kind == ServiceKind::Service && service.cluster_ips.is_empty()
+            }
+            Resource::ServiceEntry(entry) => {
+                kind == ServiceKind::ServiceEntry && entry.addresses.is_empty()
+            }
+            _ => false,
+        })
     }
 
     /// `namespace/name` of either kind, or `service/namespace/name`, `serviceentry/namespace/name`.
@@ -201,7 +183,7 @@ impl Services {
             Some((kind, name)) if name.contains('/') => (Some(kind), name),
             _ => (None, text),
         };
-        let mut ids = self.by_name.get(name).cloned().unwrap_or_default();
+        let mut ids = self.by_name.list(name).to_vec();
         if let Some(kind) = kind {
             ids.retain(|id| {
                 self.name(*id)
@@ -212,9 +194,7 @@ impl Services {
     }
 
     pub(super) fn at(&self, address: IpAddr) -> &[ServiceId] {
-        self.by_address
-            .get(&canonical(address))
-            .map_or(&[], Vec::as_slice)
+        self.by_address.list(&canonical(address))
     }
 
     /// Looks a request's host up. `namespace` is the waypoint's: a bare `svc` is taken there.
@@ -227,7 +207,7 @@ impl Services {
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
             return known(self.at(address).to_vec());
         }
-        let mut ids = self.by_host.get(host).cloned().unwrap_or_default();
+        let mut ids = self.by_host.list(host).to_vec();
         let qualified = host
             .strip_suffix(CLUSTER_SUFFIX)
             .or_else(|| host.strip_suffix(".svc"));
@@ -245,9 +225,8 @@ impl Services {
         };
         ids.extend(
             self.by_name
-                .get(&name)
-                .into_iter()
-                .flatten()
+                .list(name.as_ref())
+                .iter()
                 .copied()
                 .filter(|id| {
                     self.name(*id)
@@ -269,11 +248,39 @@ impl Services {
             .match_indices('.')
             .filter_map(|(dot, _)| host.get(dot..));
         suffixes
-            .filter_map(|suffix| self.by_host.get(format!("*{suffix}").as_str()))
-            .next()
-            .cloned()
+            .map(|suffix| self.by_host.list(format!("*{suffix}").as_str()))
+            .find(|ids| !ids.is_empty())
             .unwrap_or_default()
+            .to_vec()
     }
+}
+
+fn name_of(resource: &Resource) -> Option<Arc<str>> {
+    let meta = match resource {
+        Resource::Service(service) => &service.meta,
+        Resource::ServiceEntry(entry) => &entry.meta,
+        _ => return None,
+    };
+    Some(key(&meta.namespace, &meta.name))
+}
+
+fn addresses(resource: &Resource) -> impl Iterator<Item = IpAddr> {
+    let addresses = match resource {
+        Resource::Service(service) => service.cluster_ips.as_slice(),
+        Resource::ServiceEntry(entry) => entry.addresses.as_slice(),
+        _ => &[],
+    };
+    addresses.iter().map(|address| canonical(*address))
+}
+
+fn hosts(resource: &Resource) -> impl Iterator<Item = Box<str>> {
+    let hosts = match resource {
+        Resource::ServiceEntry(entry) => entry.hosts.as_slice(),
+        _ => &[],
+    };
+    hosts
+        .iter()
+        .map(|host| host.to_ascii_lowercase().into_boxed_str())
 }
 
 fn known(ids: Vec<ServiceId>) -> ByHost {

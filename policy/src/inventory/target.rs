@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::{WorkloadId, identified, key};
+use super::key;
+use crate::order::Order;
 use crate::request::Target;
 use crate::resource::{Resource, Workload};
 
@@ -55,75 +56,67 @@ impl fmt::Display for TargetFound {
     }
 }
 
-/// The `auto` target of every workload, decided when the inventory is built.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Targets {
-    of: Vec<TargetFound>,
-}
-
-impl Targets {
-    pub(super) fn build(workloads: &[Arc<Resource>], resources: &[Arc<Resource>]) -> Self {
-        let gateways = Gateways::build(resources);
-        let of = identified(workloads)
-            .map(|(_, workload)| gateways.target(workload))
-            .collect();
-        Self { of }
-    }
-
-    pub(super) fn of(&self, id: WorkloadId) -> (Target, TargetFound) {
-        let found = self
-            .of
-            .get(id.index())
-            .copied()
-            .unwrap_or(TargetFound::Workload);
-        let target = match found {
-            TargetFound::WaypointClass => Target::Waypoint,
-            TargetFound::GatewayLabel | TargetFound::IstioGateway => Target::Gateway,
-            TargetFound::Workload | TargetFound::Stated => Target::Sidecar,
-        };
-        (target, found)
+impl TargetFound {
+    /// The target that it means.
+    pub(super) fn target(self) -> Target {
+        match self {
+            Self::WaypointClass => Target::Waypoint,
+            Self::GatewayLabel | Self::IstioGateway => Target::Gateway,
+            Self::Workload | Self::Stated => Target::Sidecar,
+        }
     }
 }
 
 /// The gateway documents of a set.
-#[derive(Default)]
-struct Gateways<'a> {
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gateways {
+    documents: BTreeMap<Order, Arc<Resource>>,
     /// Class by `namespace/name` of the Gateway.
-    classes: FxHashMap<Box<str>, &'a str>,
+    classes: FxHashMap<Arc<str>, String>,
     /// Controller by class name.
-    controllers: FxHashMap<&'a str, &'a str>,
+    controllers: FxHashMap<String, String>,
     /// Selectors of networking.istio.io Gateways, under one of their labels.
-    selectors: FxHashMap<(&'a str, &'a str), Vec<&'a BTreeMap<String, String>>>,
+    selectors: FxHashMap<(String, String), Vec<BTreeMap<String, String>>>,
 }
 
-impl<'a> Gateways<'a> {
-    fn build(resources: &'a [Arc<Resource>]) -> Self {
-        let mut built = Self::default();
-        for resource in resources {
+impl Gateways {
+    pub(super) fn insert(&mut self, order: Order, resource: &Arc<Resource>) {
+        self.documents.insert(order, Arc::clone(resource));
+    }
+
+    pub(super) fn remove(&mut self, order: &Order) {
+        self.documents.remove(order);
+    }
+
+    /// Makes the indexes anew: gateways are few, and seldom change.
+    pub(super) fn settle(&mut self) {
+        self.classes.clear();
+        self.controllers.clear();
+        self.selectors.clear();
+        for resource in self.documents.values() {
             match resource.as_ref() {
                 Resource::Gateway(gateway) => {
                     let name = key(&gateway.meta.namespace, &gateway.meta.name);
-                    built.classes.insert(name, &gateway.class);
+                    self.classes.insert(name, gateway.class.clone());
                 }
                 Resource::GatewayClass(class) => {
-                    built
-                        .controllers
-                        .insert(&class.meta.name, &class.controller);
+                    let (name, controller) = (class.meta.name.clone(), class.controller.clone());
+                    self.controllers.insert(name, controller);
                 }
                 Resource::IstioGateway(gateway) => {
                     // without a selector it means every gateway, and makes none
                     if let Some((label, value)) = gateway.selector.first_key_value() {
-                        let bucket = built.selectors.entry((label.as_str(), value.as_str()));
-                        bucket.or_default().push(&gateway.selector);
+                        let pair = (label.clone(), value.clone());
+                        let bucket = self.selectors.entry(pair);
+                        bucket.or_default().push(gateway.selector.clone());
                     }
                 }
                 _ => {}
             }
         }
-        built
     }
 
-    fn target(&self, workload: &Workload) -> TargetFound {
+    pub(super) fn target(&self, workload: &Workload) -> TargetFound {
         let Some(gateway) = workload.labels.get(GATEWAY_NAME_LABEL) else {
             return if self.selected(workload) {
                 TargetFound::IstioGateway
@@ -136,7 +129,7 @@ impl<'a> Gateways<'a> {
         let class = self
             .classes
             .get(&key(&workload.namespace, gateway))
-            .copied();
+            .map(String::as_str);
         let waypoint = match class.or_else(|| label(GATEWAY_CLASS_LABEL)) {
             Some(class) => self.is_waypoint_class(class),
             None => label(MANAGED_LABEL).is_some_and(is_waypoint_controller_label),
@@ -153,20 +146,21 @@ impl<'a> Gateways<'a> {
             || self
                 .controllers
                 .get(class)
-                .is_some_and(|controller| WAYPOINT_CONTROLLERS.contains(controller))
+                .is_some_and(|controller| WAYPOINT_CONTROLLERS.contains(&controller.as_str()))
     }
 
     fn selected(&self, workload: &Workload) -> bool {
-        workload.labels.iter().any(|(label, value)| {
-            self.selectors
-                .get(&(label.as_str(), value.as_str()))
-                .into_iter()
-                .flatten()
-                .any(|selector| {
-                    selector
-                        .iter()
-                        .all(|(k, v)| workload.labels.get(k) == Some(v))
-                })
+        if self.selectors.is_empty() {
+            return false;
+        }
+        let labels = workload.labels.iter();
+        let mut pairs = labels.map(|(label, value)| (label.clone(), value.clone()));
+        pairs.any(|pair| {
+            let mut selectors = self.selectors.get(&pair).into_iter().flatten();
+            selectors.any(|selector| {
+                let mut labels = selector.iter();
+                labels.all(|(k, v)| workload.labels.get(k) == Some(v))
+            })
         })
     }
 }

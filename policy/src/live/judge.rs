@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::ObjectKey;
+use super::content::Content;
 use crate::compile;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
@@ -12,7 +13,6 @@ use crate::lint;
 use crate::mesh::Mesh;
 use crate::resource::{self, FileResources, Resource};
 use crate::settings::Settings;
-use crate::user;
 
 /// API kind, namespace and name of what a file holds.
 pub(super) type Identity = (String, String, String);
@@ -38,7 +38,7 @@ pub(super) fn object(
     mesh: &Mesh,
     in_files: &FxHashSet<Identity>,
     settings: &Settings,
-) -> Result<Arc<FileResources>, Vec<Diagnostic>> {
+) -> Result<Content, Vec<Diagnostic>> {
     let read = resource::read(&SourceText {
         file: key.file(),
         bytes: Arc::clone(&text.bytes),
@@ -46,20 +46,12 @@ pub(super) fn object(
     let mut found = read.diagnostics.clone();
     found.extend(not_the_object(key, &read));
     found.extend(twice(key, &read, in_files));
-    for resource in &read.resources {
-        let (policies, of_cedar) = match resource.as_ref() {
-            Resource::Cedar(file) => user::read(file, &mesh.root_namespace),
-            Resource::CedarPolicy(policy) => user::read_manifest(policy, &mesh.root_namespace),
-            _ => (Vec::new(), Vec::new()),
-        };
-        found.extend(of_cedar);
-        found.extend(user::overlay(policies, Vec::new()).1);
-        found.extend(compile::refused(resource, mesh));
-    }
+    let content = Content::of(Arc::new(read), mesh);
+    found.extend(content.of_cedar.iter().cloned());
     if found.iter().any(|d| compile::refuses(d, settings)) {
         return Err(found);
     }
-    Ok(Arc::new(read))
+    Ok(content)
 }
 
 /// True for an object that stands in a file as well.

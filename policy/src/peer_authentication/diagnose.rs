@@ -39,7 +39,9 @@ impl PeerAuthentications {
         }
         let ambient = Ambient::build(resources);
         let mut told = FxHashSet::default();
-        for (_, workload) in inventory.workloads() {
+        let mut workloads: Vec<_> = inventory.workloads().collect();
+        workloads.sort_by_key(|(id, _)| inventory.order(*id));
+        for (_, workload) in workloads {
             if crowded.contains(workload.namespace.as_str()) {
                 let mut chosen = self
                     .of_namespace(&workload.namespace)

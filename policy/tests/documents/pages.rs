@@ -5,7 +5,9 @@ use std::fs;
 
 use crate::{source, workspace};
 use portcullis_policy::compile::{Documents, compile};
+use portcullis_policy::diagnostic::Diagnostic;
 use portcullis_policy::diagnostic::code::{self, Code};
+use portcullis_policy::live::{Change, ObjectKey, Store, is_effect};
 use portcullis_policy::settings::Settings;
 
 fn page(code: &Code) -> String {
@@ -86,6 +88,38 @@ fn generated(id: &str) -> Option<(Vec<u8>, Settings)> {
     Some((bytes, settings))
 }
 
+/// What a change of the example's last document brings: it is applied to the others, or deleted.
+fn effects(code: &Code, text: &str) -> Vec<Diagnostic> {
+    let objects: Vec<(ObjectKey, &str)> = text
+        .split("---\n")
+        .map(|document| {
+            let value = |field: &str| {
+                let mut lines = document.lines().map(str::trim);
+                let found = lines.find_map(|line| line.strip_prefix(field));
+                found.unwrap_or_default().trim().to_owned()
+            };
+            let api = value("apiVersion:");
+            let group = api.split_once('/').map_or("", |(group, _)| group);
+            let (kind, namespace, name) = (value("kind:"), value("namespace:"), value("name:"));
+            (ObjectKey::new(group, &kind, &namespace, &name), document)
+        })
+        .collect();
+    let apply = |(key, document): &(ObjectKey, &str)| Change::Apply {
+        key: key.clone(),
+        text: source(&key.file(), document.as_bytes()),
+    };
+    let (last, others) = objects.split_last().unwrap();
+    let mut store = Store::new(Settings::default());
+    store.change(others.iter().map(apply));
+    let change = if code == &code::CLOSES {
+        apply(last)
+    } else {
+        store.change([apply(last)]);
+        Change::Delete(last.0.clone())
+    };
+    store.propose(&[change]).unwrap().diagnostics
+}
+
 #[test]
 fn the_example_of_every_page_raises_its_code() {
     for code in code::ALL {
@@ -108,11 +142,14 @@ fn the_example_of_every_page_raises_its_code() {
             base.push(source("example.yaml", &bytes));
             settings = other;
         }
+        let of_change = is_effect(&code.at(Default::default(), ""));
+        let text = base.first().map(|first| first.bytes.to_vec());
         let documents = Documents {
             base,
             candidate: None,
         };
         let diagnostics = match compile(&documents, &settings) {
+            _ if of_change => effects(code, &String::from_utf8(text.unwrap()).unwrap()),
             Ok(snapshot) => snapshot.diagnostics().to_vec(),
             Err(diagnostics) => diagnostics,
         };

@@ -11,5 +11,7 @@
 mod closed;
 mod cluster;
 mod files;
+mod objects;
 mod proposals;
+mod random;
 mod versions;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use portcullis_policy::live::{Change, Store};
+use portcullis_policy::live::{Change, Store, is_effect};
 use portcullis_policy::settings::Settings;
 
-use super::cluster::{WEB, authorization, bad, cluster, decide, policy, reasons};
+use super::cluster::{WEB, apply, authorization, bad, cluster, decide, policy, reasons};
 
 #[test]
 fn a_proposal_leaves_the_store_as_it_is() {
@@ -101,4 +101,65 @@ fn an_empty_store_takes_proposals() {
     let proposal = store.propose(&[authorization("shop", "x", "{}")]).unwrap();
     assert_eq!(proposal.snapshot.policy_count(), 1);
     assert_eq!(store.snapshot().policy_count(), 0);
+}
+
+/// The codes, messages apart from the rest.
+fn effects(store: &mut Store, change: Change) -> Vec<(&'static str, String)> {
+    let proposal = store.propose(&[change]).unwrap();
+    let effects = proposal.diagnostics.into_iter().filter(is_effect);
+    effects.map(|d| (d.code, d.message)).collect()
+}
+
+#[test]
+fn a_proposal_tells_what_it_opens_and_closes() {
+    let mut store = cluster();
+    let allow = |name: &str, selector: &str| {
+        authorization("shop", name, &format!(r#"{{{selector}"rules":[{{}}]}}"#))
+    };
+    let [(code, message)] = &effects(&mut store, allow("all", ""))[..] else {
+        panic!("one effect");
+    };
+    assert_eq!(*code, "PC0521");
+    assert!(
+        message.ends_with("2 workloads: `pod/shop/db-1`, `pod/shop/web-1`"),
+        "{message}"
+    );
+    store.change([allow("all", ""), allow("web", WEB)]);
+    // Another policy still allows the rest.
+    assert_eq!(
+        effects(&mut store, Change::Delete(policy("shop", "web"))),
+        []
+    );
+    let [(code, message)] = &effects(&mut store, Change::Delete(policy("shop", "all")))[..] else {
+        panic!("one effect");
+    };
+    assert_eq!(*code, "PC0520");
+    assert!(message.ends_with("for `pod/shop/db-1`"), "{message}");
+    // One that denies, or tries, allows nobody.
+    let deny = authorization("shop", "all", r#"{"action":"DENY","rules":[{}]}"#);
+    assert_eq!(effects(&mut store, deny)[0].0, "PC0520");
+    let same = allow("all", "");
+    assert_eq!(effects(&mut store, same), []);
+    // What was closed opens with the policy that closed it.
+    store.change([authorization("blog", "bad", &bad(WEB))]);
+    let opened = effects(&mut store, Change::Delete(policy("blog", "bad")));
+    assert_eq!(opened[0].0, "PC0520", "{opened:?}");
+}
+
+#[test]
+fn a_proposal_tells_where_identities_are_waived() {
+    let mut store = cluster();
+    let mode = |namespace: &str, mode: &str| {
+        let spec = format!(r#"{{"mtls":{{"mode":"{mode}"}}}}"#);
+        apply("PeerAuthentication", namespace, "default", "{}", &spec)
+    };
+    store.change([mode("istio-system", "STRICT"), mode("blog", "STRICT")]);
+    let waived = effects(&mut store, mode("istio-system", "PERMISSIVE"));
+    assert_eq!(waived[0].0, "PC0522");
+    assert!(
+        waived[0].1.contains("2 workloads: `pod/shop/"),
+        "{waived:?}"
+    );
+    assert_eq!(effects(&mut store, mode("shop", "STRICT")), []);
+    assert_eq!(effects(&mut store, mode("shop", "DISABLE")).len(), 1);
 }

@@ -1,0 +1,204 @@
+//! What a change of policies opens or closes, workload by workload.
+
+use std::collections::BTreeSet;
+
+use super::ObjectKey;
+use crate::attachment::EnforcementPoint;
+use crate::diagnostic::code::Code;
+use crate::diagnostic::{Diagnostic, Location, code};
+use crate::inventory::{ServiceRef, WorkloadId};
+use crate::policy_set::{Piece, PolicySet};
+use crate::request::Target;
+use crate::resource::{Action, Resource, Workload};
+use crate::snapshot::Snapshot;
+
+/// Workloads named in a diagnostic; the rest is counted.
+const NAMED: usize = 3;
+
+/// True for a diagnostic that compares two sets, and so is no set's own.
+#[must_use]
+pub fn is_effect(diagnostic: &Diagnostic) -> bool {
+    [&code::OPENS, &code::CLOSES, &code::WAIVES_IDENTITY]
+        .iter()
+        .any(|code| code.id == diagnostic.code)
+}
+
+/// One changed object: what it brought, and what it would bring.
+pub(super) struct Changed<'c> {
+    pub(super) key: &'c ObjectKey,
+    pub(super) before: Vec<&'c Piece>,
+    pub(super) after: Vec<&'c Piece>,
+}
+
+/// What the change of an object to `proposed` opens or closes.
+pub(super) fn of(changed: &Changed<'_>, base: &Snapshot, proposed: &Snapshot) -> Vec<Diagnostic> {
+    let pieces = || changed.before.iter().chain(&changed.after);
+    let counts = |piece: &&&Piece| {
+        piece.policy.is_some()
+            || !piece.user.is_empty()
+            || piece.closing.is_some()
+            || matches!(
+                piece.authentication.as_deref(),
+                Some(Resource::PeerAuthentication(_))
+            )
+    };
+    if !pieces().any(|piece| counts(&piece)) {
+        return Vec::new();
+    }
+    let mut effect = Effect::default();
+    for (id, workload) in proposed.inventory().workloads() {
+        effect.look(id, workload, changed, base, proposed);
+    }
+    effect.told(changed)
+}
+
+/// Workloads by what becomes of them.
+#[derive(Default)]
+struct Effect {
+    opened: BTreeSet<String>,
+    closed: BTreeSet<String>,
+    waived: BTreeSet<String>,
+}
+
+impl Effect {
+    fn look(
+        &mut self,
+        id: WorkloadId,
+        workload: &Workload,
+        changed: &Changed<'_>,
+        base: &Snapshot,
+        proposed: &Snapshot,
+    ) {
+        let (target, _) = proposed.inventory().auto_target(id);
+        let root_namespace = proposed.mesh().root_namespace.as_str();
+        let point = |service| EnforcementPoint {
+            workload,
+            target,
+            service,
+            root_namespace,
+        };
+        let mut look_at = |point: EnforcementPoint<'_>| {
+            let pieces = || changed.before.iter().chain(&changed.after);
+            if pieces().any(|piece| reaches(piece, &point)) {
+                let (before, after) = (base.policies(), proposed.policies());
+                match (is_open(before, &point), is_open(after, &point)) {
+                    (false, true) => self.opened.insert(name(&point)),
+                    (true, false) => self.closed.insert(name(&point)),
+                    _ => false,
+                };
+            }
+        };
+        look_at(point(None));
+        if target == Target::Waypoint {
+            for service in services(changed, proposed) {
+                look_at(point(Some(service)));
+            }
+        }
+        let demands = |set: &PolicySet| {
+            let peers = set.peer_authentications();
+            peers.effective(workload, None, target).requires_identity()
+        };
+        let namespace = changed.key.namespace.as_ref();
+        let in_reach = namespace == root_namespace || namespace == workload.namespace;
+        if changed.key.kind.as_ref() == "PeerAuthentication"
+            && in_reach
+            && demands(base.policies())
+            && !demands(proposed.policies())
+        {
+            self.waived.insert(name(&point(None)));
+        }
+    }
+
+    fn told(self, changed: &Changed<'_>) -> Vec<Diagnostic> {
+        let told = |code: &Code, workloads: &BTreeSet<String>, what: &str, hint: &str| {
+            if workloads.is_empty() {
+                return None;
+            }
+            let at = Location {
+                file: changed.key.file(),
+                ..Location::default()
+            };
+            let message = format!("{what} {}", listed(workloads));
+            let resource = changed.key.resource();
+            Some(code.at(at, message).with_resource(resource).with_hint(hint))
+        };
+        [
+            told(
+                &code::OPENS,
+                &self.opened,
+                "no ALLOW policy is left, so whatever is not denied is allowed, for",
+                "if some requests are still to be refused, keep an ALLOW policy; one without rules allows nothing",
+            ),
+            told(
+                &code::CLOSES,
+                &self.closed,
+                "what no ALLOW policy allows is denied from now on, for",
+                "all was allowed there until now: see that every client has its rule",
+            ),
+            told(
+                &code::WAIVES_IDENTITY,
+                &self.waived,
+                "clients without an identity are taken from now on, for",
+                "if that is not meant, set the mode STRICT at another level",
+            ),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// Whether a piece binds at `point`, whatever it does there.
+fn reaches(piece: &Piece, point: &EnforcementPoint<'_>) -> bool {
+    piece.policy.as_ref().is_some_and(|p| p.attaches(point))
+        || piece.user.iter().any(|user| user.selects(point))
+        || piece.closing.as_ref().is_some_and(|c| c.closes(point))
+}
+
+/// Whether all is allowed that is not denied: no ALLOW policy in force, and nothing closes the place.
+fn is_open(set: &PolicySet, point: &EnforcementPoint<'_>) -> bool {
+    let mut policies = set.policies_at(point).into_iter();
+    let mut user = set.all_user_policies();
+    let allows = policies.any(|p| p.action() == Action::Allow && !p.dry_run())
+        || user.any(|u| u.is_permit() && !u.rule.dry_run && u.selects(point));
+    !allows && set.closings_at(point).is_empty()
+}
+
+/// The services that the changed policies name.
+fn services<'s>(changed: &Changed<'_>, proposed: &'s Snapshot) -> Vec<ServiceRef<'s>> {
+    let pieces = changed.before.iter().chain(&changed.after);
+    let manifests = pieces.filter_map(|piece| piece.policy.as_ref()?.manifest());
+    let names: BTreeSet<&str> = manifests
+        .flat_map(|manifest| &manifest.target_refs)
+        .map(|target| target.name.as_str())
+        .collect();
+    let services = proposed.inventory().services().map(|(_, service)| service);
+    services
+        .filter(|service| names.contains(service.name))
+        .collect()
+}
+
+fn name(point: &EnforcementPoint<'_>) -> String {
+    let workload = point.workload;
+    let (kind, namespace) = (workload.kind.as_str(), &workload.namespace);
+    let of_workload = format!("{kind}/{namespace}/{}", workload.name);
+    match point.service {
+        Some(service) => format!("{service} at {of_workload}"),
+        None => of_workload,
+    }
+}
+
+/// `3 workloads: a, b and c`, or the first of them.
+fn listed(workloads: &BTreeSet<String>) -> String {
+    let named: Vec<String> = workloads
+        .iter()
+        .take(NAMED)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let named = named.join(", ");
+    match (workloads.len(), workloads.len().saturating_sub(NAMED)) {
+        (1, _) => named,
+        (all, 0) => format!("{all} workloads: {named}"),
+        (all, more) => format!("{all} workloads: {named} and {more} more"),
+    }
+}

@@ -1,0 +1,220 @@
+//! The set in force, kept so that a copy costs next to nothing and a change no more than what changed.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, OnceLock};
+
+use super::content::Content;
+use crate::cedar::context::Uids;
+use crate::compile;
+use crate::diagnostic::Diagnostic;
+use crate::inventory::{Inventory, Part, declared};
+use crate::mesh::Mesh;
+use crate::order::Order;
+use crate::parted::Parted;
+use crate::policy_set::{Piece, PolicySet};
+use crate::resource::{FileResources, Resource};
+use crate::settings::Settings;
+use crate::snapshot::{Diagnostics, Lint, Parts, Snapshot};
+
+/// Files, and the objects in force, compiled.
+#[derive(Clone, Debug)]
+pub(super) struct Engine {
+    settings: Arc<Settings>,
+    mesh: Arc<Mesh>,
+    uids: Arc<Uids>,
+    documents: Documents,
+    inventory: Inventory,
+    set: Arc<PolicySet>,
+    /// Of the settings and files; the sum of what the objects hash to is added.
+    fixed: u64,
+    sum: u64,
+}
+
+/// What the set was made of.
+#[derive(Clone, Debug)]
+struct Documents {
+    files: Arc<Vec<Content>>,
+    /// By [`file`](super::ObjectKey::file).
+    objects: Parted<Arc<str>, Arc<Entry>>,
+}
+
+/// One object of the set.
+#[derive(Debug)]
+struct Entry {
+    content: Content,
+    parts: Vec<Option<Part>>,
+    hash: u64,
+}
+
+impl Engine {
+    /// The files alone.
+    pub(super) fn new(settings: &Arc<Settings>, mesh: &Mesh, files: &[Arc<FileResources>]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        format!("{settings:?}").hash(&mut hasher);
+        let mut inventory = Inventory::new(mesh, settings);
+        let mut set = PolicySet::empty(mesh);
+        let mut order = (0u32..).map(Order::Document);
+        let mut contents = Vec::new();
+        for (place, file) in files.iter().enumerate() {
+            let content = Content::of(Arc::clone(file), mesh);
+            content.hash(&place.to_string()).hash(&mut hasher);
+            for ((resource, piece), order) in content.pieces.iter().zip(&mut order) {
+                inventory.insert(order.clone(), resource);
+                set.insert(&order, piece);
+            }
+            contents.push(content);
+        }
+        for (workload, place) in settings.workloads.iter().zip(0u32..) {
+            inventory.insert(Order::Declared(place), &declared(workload));
+        }
+        Self {
+            settings: Arc::clone(settings),
+            mesh: Arc::new(mesh.clone()),
+            uids: Arc::new(Uids::default()),
+            documents: Documents {
+                files: Arc::new(contents),
+                objects: Parted::default(),
+            },
+            inventory,
+            set: Arc::new(set),
+            fixed: hasher.finish(),
+            sum: 0,
+        }
+    }
+
+    /// Puts what an object brings in the place of what it brought before; false when that is the same.
+    pub(super) fn put(&mut self, file: &Arc<str>, content: Content) -> bool {
+        let before = self.documents.objects.get(file);
+        let unchanged = match before {
+            Some(before) => before.content.is_same(&content),
+            None => content.is_empty(),
+        };
+        if unchanged {
+            return false;
+        }
+        let order = Order::Object(Arc::clone(file));
+        if let Some(before) = self.documents.objects.remove(file) {
+            self.sum = self.sum.wrapping_sub(before.hash);
+            let resources = before.content.pieces.iter();
+            for ((_, piece), part) in resources.zip(&before.parts) {
+                self.take_out(&order, piece);
+                if let Some(part) = part {
+                    self.inventory.remove(&order, *part);
+                }
+            }
+            self.take_out(&order, &before.content.closing);
+        }
+        if content.is_empty() {
+            return true;
+        }
+        let mut parts = Vec::new();
+        for (resource, piece) in &content.pieces {
+            parts.push(self.inventory.insert(order.clone(), resource));
+            self.take_in(&order, piece);
+        }
+        self.take_in(&order, &content.closing);
+        let hash = content.hash(file);
+        self.sum = self.sum.wrapping_add(hash);
+        let entry = Entry {
+            content,
+            parts,
+            hash,
+        };
+        self.documents
+            .objects
+            .insert(Arc::clone(file), Arc::new(entry));
+        true
+    }
+
+    // Most objects are pods: they leave the policies as they are, and the slices with them.
+
+    fn take_out(&mut self, order: &Order, piece: &Piece) {
+        if !piece.is_empty() {
+            Arc::make_mut(&mut self.set).remove(order, piece);
+        }
+    }
+
+    fn take_in(&mut self, order: &Order, piece: &Piece) {
+        if !piece.is_empty() {
+            Arc::make_mut(&mut self.set).insert(order, piece);
+        }
+    }
+
+    /// The set as it is.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        self.inventory.settle();
+        if self.set.is_unsettled() {
+            Arc::make_mut(&mut self.set).settle();
+        }
+        let settings = &self.settings;
+        let lint = Whole {
+            settings: Arc::clone(settings),
+            documents: self.documents.clone(),
+        };
+        Snapshot::new(Parts {
+            revision: format!("{:016x}", self.fixed ^ self.sum),
+            diagnostics: Diagnostics::Later(OnceLock::new(), Box::new(lint)),
+            mesh: Arc::clone(&self.mesh),
+            inventory: self.inventory.clone(),
+            set: Arc::clone(&self.set),
+            uids: Arc::clone(&self.uids),
+            custom_providers: settings.custom_providers.clone(),
+            serving: settings.serving,
+            require_svid: settings.require_svid,
+            memo: settings.memo,
+            candidate: None,
+        })
+    }
+
+    /// What an object brings.
+    pub(super) fn content(&self, file: &str) -> Option<&Content> {
+        Some(&self.documents.objects.get(file)?.content)
+    }
+
+    /// Every MeshConfig, in the order of the documents.
+    pub(super) fn mesh_configs(&self) -> Vec<Arc<Resource>> {
+        let resources = self.documents.resources().into_iter();
+        resources
+            .filter(|r| matches!(r.as_ref(), Resource::MeshConfig(_)))
+            .collect()
+    }
+}
+
+impl Documents {
+    /// Files, then objects by name.
+    fn contents(&self) -> Vec<&Content> {
+        let mut objects: Vec<_> = self.objects.iter().collect();
+        objects.sort_by_key(|(file, _)| *file);
+        let objects = objects.into_iter().map(|(_, entry)| &entry.content);
+        self.files.iter().chain(objects).collect()
+    }
+
+    fn resources(&self) -> Vec<Arc<Resource>> {
+        let contents = self.contents().into_iter();
+        contents
+            .flat_map(|content| content.read.resources.iter().cloned())
+            .collect()
+    }
+}
+
+/// Lints the whole set.
+#[derive(Debug)]
+struct Whole {
+    settings: Arc<Settings>,
+    documents: Documents,
+}
+
+impl Lint for Whole {
+    fn lint(&self, parts: &Parts) -> Vec<Diagnostic> {
+        let resources = self.documents.resources();
+        let contents = self.documents.contents();
+        let read = contents.iter().flat_map(|c| &c.read.diagnostics);
+        let mut found: Vec<Diagnostic> = read.cloned().collect();
+        found.extend(Mesh::resolve(&resources, &self.settings).1);
+        found.extend(compile::lint_all(&resources, &parts.mesh, &self.settings));
+        let of_cedar = contents.iter().flat_map(|c| &c.of_cedar);
+        found.extend(of_cedar.cloned());
+        found.extend(compile::diagnose(&parts.set, &parts.inventory, &resources));
+        found
+    }
+}
