@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! connection -> SO_PEERCRED, SO_PEERPIDFD -> Peer -> what it is now: credentials, executable
-//!            -> attestors: unix, systemd, … -> selectors -> Caller
+//!            -> attestors: unix, systemd, k8s -> selectors -> Caller
 //! ```
 //!
 //! A caller is attested anew for every call and for every message on a long one. What it is by then is
@@ -11,6 +11,8 @@
 //! would otherwise ask in the name of, say, a set-user-ID program that the process has become.
 
 mod executable;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod names;
 mod process;
 mod systemd;
@@ -30,7 +32,7 @@ pub use process::{AttestError, Credentials, Process};
 pub use systemd::SystemdAttestor;
 pub use unix::{SHA256_LIMIT, UnixAttestor};
 
-/// Finds out one kind of facts about a process. Kubernetes will be another one.
+/// Finds out one kind of facts about a process.
 #[async_trait]
 pub trait Attestor: Send + Sync {
     /// The type of its selectors.
@@ -183,13 +185,20 @@ impl Attestation {
     }
 }
 
+impl Attestation {
+    /// `unix` and `systemd`, and `more`.
+    #[must_use]
+    pub fn with(more: Option<Box<dyn Attestor>>) -> Self {
+        let usual: [Box<dyn Attestor>; 2] =
+            [Box::new(UnixAttestor::default()), Box::new(SystemdAttestor)];
+        Self::new(usual.into_iter().chain(more).collect())
+    }
+}
+
 impl Default for Attestation {
     /// `unix` and `systemd`.
     fn default() -> Self {
-        Self::new(vec![
-            Box::new(UnixAttestor::default()),
-            Box::new(SystemdAttestor),
-        ])
+        Self::with(None)
     }
 }
 

@@ -410,6 +410,12 @@ impl Ca {
         &self.journal
     }
 
+    /// Has everybody ask again who waits for a change: facts about callers are others now.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn wake(&self) {
+        self.changes.send_modify(|version| *version += 1);
+    }
+
     fn swap(&self, authorities: Vec<Arc<Authority>>, sequence: u64) {
         let set = AuthoritySet::new(
             authorities,

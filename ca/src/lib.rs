@@ -28,6 +28,8 @@ pub mod journal;
 mod json;
 pub mod jwt_svid;
 pub mod key;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod observe;
 pub mod proto;
 pub mod registry;

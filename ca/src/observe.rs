@@ -7,6 +7,7 @@
 //!
 //! Nothing here delays an answer: a counter is an addition, and a span that does not fit its queue is counted and left out.
 
+pub mod cluster;
 pub mod health;
 pub mod metrics;
 pub mod otlp;
@@ -16,6 +17,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use self::cluster::{ClusterStatus, ClusterView};
 use self::metrics::{Metrics, Step};
 use self::otlp::{CollectorError, Export, Queue};
 use crate::authority::AuthorityError;
@@ -30,6 +32,7 @@ type Issued<T> = Result<Vec<Result<T, IssueError>>, IssueError>;
 pub struct Observer {
     metrics: Arc<Metrics>,
     spans: Arc<OnceLock<Queue>>,
+    cluster: Arc<OnceLock<Arc<dyn ClusterView>>>,
 }
 
 impl Observer {
@@ -37,6 +40,21 @@ impl Observer {
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    /// How the cluster is followed; `None` outside of one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterStatus> {
+        self.cluster.get().map(|view| view.status())
+    }
+
+    /// Tells of this cluster from now on. Only the first call counts.
+    #[cfg_attr(
+        not(feature = "kubernetes"),
+        expect(dead_code, reason = "nobody follows a cluster then")
+    )]
+    pub(crate) fn tell_of(&self, cluster: Arc<dyn ClusterView>) {
+        let _ = self.cluster.set(cluster);
     }
 
     pub(crate) fn spans(&self) -> Option<&Queue> {

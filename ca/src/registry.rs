@@ -6,6 +6,7 @@
 pub mod bundles;
 pub mod federations;
 pub mod index;
+pub mod reconcile;
 pub mod validate;
 
 use std::collections::{BTreeMap, HashMap};

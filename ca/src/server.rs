@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admin::{self, AdminServer};
+#[cfg(feature = "kubernetes")]
+use crate::attest::Attestation;
 use crate::ca::{Ca, OpenError, Options};
 use crate::clock::SystemClock;
 use crate::identities::Identities;
@@ -34,6 +36,9 @@ pub struct ServerOptions {
     pub web: Vec<WebOptions>,
     /// The collector that gets spans; `None` for none.
     pub otlp: Option<otlp::Options>,
+    /// The cluster that workloads run in; `None` for none.
+    #[cfg(feature = "kubernetes")]
+    pub kubernetes: Option<crate::kubernetes::Options>,
 }
 
 /// A server that cannot start, or ended by itself.
@@ -51,6 +56,10 @@ pub enum ServerError {
     /// The collector.
     #[error(transparent)]
     Otlp(#[from] CollectorError),
+    /// The cluster.
+    #[cfg(feature = "kubernetes")]
+    #[error("`ca.kubernetes`: {0}")]
+    Kubernetes(#[from] portcullis_wire::kube::ConnectError),
 }
 
 /// A server: its authorities are ready, its sockets are bound.
@@ -60,6 +69,8 @@ pub struct Server {
     admin: AdminServer,
     web: Vec<WebServer>,
     export: Option<Export>,
+    #[cfg(feature = "kubernetes")]
+    kubernetes: Option<Arc<crate::kubernetes::Kubernetes>>,
 }
 
 impl Server {
@@ -82,6 +93,16 @@ impl Server {
         let admin = AdminServer::bind(&admin_socket).await?;
         let mut workloads = WorkloadServerOptions::new(options.socket);
         workloads.observer = ca.observer().clone();
+        #[cfg(feature = "kubernetes")]
+        let kubernetes = match options.kubernetes {
+            None => None,
+            Some(cluster) => {
+                let (cluster, attestor) = crate::kubernetes::Kubernetes::connect(cluster).await?;
+                ca.observer().tell_of(Arc::clone(&cluster) as _);
+                workloads.attestation = Attestation::with(attestor);
+                Some(cluster)
+            }
+        };
         let workloads = WorkloadServer::bind(workloads).await?;
         let mut web = Vec::with_capacity(options.web.len());
         for options in options.web {
@@ -93,6 +114,8 @@ impl Server {
             admin,
             web,
             export,
+            #[cfg(feature = "kubernetes")]
+            kubernetes,
         })
     }
 
@@ -131,6 +154,8 @@ impl Server {
         let admin = self.admin.run(Arc::clone(&self.ca), stopped());
         let rotation = tokio::spawn(rotate(Arc::clone(&self.ca), stop.clone()));
         let federation = tokio::spawn(federate(Arc::clone(&self.ca), stop.clone()));
+        #[cfg(feature = "kubernetes")]
+        let cluster = tokio::spawn(follow(self.kubernetes, Arc::clone(&self.ca), stop.clone()));
         let mut web = JoinSet::new();
         for server in self.web {
             web.spawn(server.run(Arc::clone(&self.ca), stopped()));
@@ -159,6 +184,8 @@ impl Server {
         // A rotation that is under way is finished: its key is on disk, its record is not.
         let _ = rotation.await;
         let _ = federation.await;
+        #[cfg(feature = "kubernetes")]
+        let _ = cluster.await;
         if let Some(export) = self.export {
             export.close(EXPORT).await;
         }
@@ -172,6 +199,20 @@ async fn federate(ca: Arc<Ca>, mut stop: watch::Receiver<bool>) {
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => {}
         () = ca.refresher().run(&ca) => {}
+    }
+}
+
+/// Follows the cluster until told to stop.
+#[cfg(feature = "kubernetes")]
+async fn follow(
+    cluster: Option<Arc<crate::kubernetes::Kubernetes>>,
+    ca: Arc<Ca>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let Some(cluster) = cluster else { return };
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = cluster.run(&ca) => {}
     }
 }
 

@@ -30,7 +30,7 @@ use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
 
 use read::Mistake;
 
-pub use ca::{CaConfig, WebConfig};
+pub use ca::{CaConfig, CaKubernetesConfig, WebConfig};
 pub use keys::{Key, keys};
 pub use kubernetes::{KubernetesConfig, Statuses};
 

@@ -101,6 +101,11 @@ fn giving_workloads_an_identity() {
 }
 
 #[test]
+fn giving_pods_an_identity() {
+    check("docs/tasks/kubernetes-identities.md", &[]);
+}
+
+#[test]
 fn seeing_identities_issued() {
     check("docs/tasks/observe-ca.md", &[]);
 }
@@ -148,6 +153,7 @@ fn every_page_is_run() {
             "explain.md",
             "federation.md",
             "identities.md",
+            "kubernetes-identities.md",
             "observe-ca.md",
             "observe.md",
             "production.md",

@@ -12,5 +12,7 @@
 mod api_server;
 #[path = "kubernetes/cluster.rs"]
 mod cluster;
+#[path = "kubernetes/identity.rs"]
+mod identity;
 #[path = "kubernetes/source.rs"]
 mod source;

@@ -10,6 +10,7 @@ use crate::ca::{Ca, rotation_times};
 use crate::clock::unix_seconds;
 use crate::federation::{EndpointProfile, Relationship};
 use crate::identities::Identities as _;
+use crate::observe::cluster::ClusterStatus;
 use crate::observe::health::alarms;
 use crate::proto::status as api;
 use crate::store::AuthorityState;
@@ -49,7 +50,27 @@ impl api::status_server::Status for Admin {
                 known.values().map(|one| to_federation(ca, one)).collect()
             },
             alarms: alarms(ca),
+            cluster: ca.observer().cluster().map(to_cluster),
         }))
+    }
+}
+
+fn to_cluster(cluster: ClusterStatus) -> api::Cluster {
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let entries = cluster.entries.unwrap_or_default();
+    let followed = cluster.followed.into_iter().map(|one| api::Followed {
+        resource: one.resource.to_owned(),
+        trouble: one.trouble.unwrap_or_default(),
+        age: one
+            .age
+            .map_or(-1, |age| i64::try_from(age.as_secs()).unwrap_or(i64::MAX)),
+    });
+    api::Cluster {
+        node: cluster.node,
+        pods: cluster.attestor.map_or(0, |attestor| count(attestor.pods)),
+        followed: followed.collect(),
+        cluster_spiffe_ids: count(entries.cluster_spiffe_ids),
+        entries: count(entries.entries),
     }
 }
 

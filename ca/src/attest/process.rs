@@ -57,6 +57,9 @@ pub enum AttestError {
     /// It is no longer what it was when it connected: what one program asked for must not go to another.
     #[error("the calling process has changed its {0} since it connected: connect anew")]
     Changed(&'static str),
+    /// What it runs in gives no identity any more, and never will again.
+    #[error("{0}")]
+    Refused(String),
     /// An attestor could not find out what it has to.
     #[error("the caller cannot be attested: {0}")]
     Failed(String),

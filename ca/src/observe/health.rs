@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::ca::Ca;
 use crate::journal::rfc3339;
+use crate::observe::cluster::ClusterStatus;
 
-/// Every reason for which nothing can be issued now; none is good.
+/// Every reason for which nothing can be issued now, or nothing to pods; none is good.
 #[must_use]
 pub fn reasons(ca: &Ca) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -33,13 +34,18 @@ pub fn reasons(ca: &Ca) -> Vec<String> {
             "the audit journal cannot be written, and nothing is issued without it: {cause}"
         ));
     }
+    let cluster = ca.observer().cluster();
+    reasons.extend(cluster.iter().flat_map(ClusterStatus::reasons));
     reasons
 }
 
 /// What an operator has to look at, while everything works.
 #[must_use]
 pub fn alarms(ca: &Ca) -> Vec<String> {
-    ca.journal().past().alarm().into_iter().collect()
+    let cluster = ca.observer().cluster();
+    let of_cluster = cluster.iter().flat_map(ClusterStatus::alarms);
+    let past = ca.journal().past().alarm().into_iter();
+    past.chain(of_cluster).collect()
 }
 
 /// What `/readyz` says: whether it is ready, and why not.

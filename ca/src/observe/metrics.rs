@@ -152,7 +152,14 @@ impl Step {
 }
 
 /// Results of attestation, as labels.
-const ATTESTED: [&str; 5] = ["attested", "ended", "invisible", "changed", "failed"];
+const ATTESTED: [&str; 6] = [
+    "attested",
+    "ended",
+    "invisible",
+    "changed",
+    "failed",
+    "refused",
+];
 /// Results of a step, as labels.
 const RESULTS: [&str; 2] = ["success", "failure"];
 
@@ -225,6 +232,7 @@ impl Metrics {
             Err(AttestError::Invisible) => 2,
             Err(AttestError::Changed(_)) => 3,
             Err(AttestError::Failed(_)) => 4,
+            Err(AttestError::Refused(_)) => 5,
         };
         add(self.attestations.get(place), 1);
     }

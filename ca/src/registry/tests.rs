@@ -194,3 +194,44 @@ async fn bundles_of_others_are_set_restricted_and_dissociated() {
             .is_empty()
     );
 }
+
+#[tokio::test]
+async fn many_entries_are_reconciled_in_one_commit_and_each_stands_or_falls_alone() {
+    use super::reconcile::Reconciled;
+    let folder = tempfile::tempdir().unwrap();
+    let ca = open(options(folder.path()), &TestClock::new()).await;
+    let registry = ca.registry();
+    let own = |number: usize, path: &str| Entry {
+        id: format!("clusterspiffeid.{number}"),
+        ..entry(path, &[&format!("k8s:pod-uid:{number}")])
+    };
+    let all: Vec<Entry> = (0..5000).map(|number| own(number, "/web")).collect();
+    let results = registry.reconcile(Vec::new(), all, "test").await.unwrap();
+    assert!(
+        results
+            .iter()
+            .all(|one| matches!(one, Ok(Reconciled::Created)))
+    );
+    assert_eq!(registry.index().revision(), 1);
+    // One somebody made by hand, which grants what ours would.
+    let by_hand = entry("/by-hand", &["k8s:pod-uid:7777"]);
+    registry.create(vec![by_hand], "person").await.unwrap();
+    let moved = Entry {
+        hint: "moved".to_owned(),
+        ..own(1, "/web")
+    };
+    let put = vec![moved, own(7777, "/by-hand"), own(6000, "/new")];
+    let gone = vec![
+        "clusterspiffeid.0".to_owned(),
+        "clusterspiffeid.none".to_owned(),
+    ];
+    let results = registry.reconcile(gone, put, "test").await.unwrap();
+    assert!(matches!(results[0], Ok(Reconciled::Updated)));
+    assert!(matches!(results[1], Err(RegistryError::Similar(_))));
+    assert!(matches!(results[2], Ok(Reconciled::Created)));
+    let index = registry.index();
+    assert_eq!((index.revision(), index.len()), (3, 5001));
+    assert!(index.entry("clusterspiffeid.0").is_none());
+    let moved = index.entry("clusterspiffeid.1").unwrap();
+    assert_eq!((moved.hint.as_str(), moved.revision_number), ("moved", 1));
+}

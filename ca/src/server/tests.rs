@@ -99,6 +99,8 @@ impl Running {
                 content: WebContent::Management,
             }],
             otlp,
+            #[cfg(feature = "kubernetes")]
+            kubernetes: None,
         });
         let server = server.await.unwrap();
         assert_eq!(server.ca().options().propagation, Duration::ZERO);

@@ -12,7 +12,13 @@ pub(crate) fn no_security_header() -> Status {
 
 /// A caller of whom we cannot say who it is may come again: it may be denied nothing for good.
 pub(crate) fn unattested(error: &AttestError) -> Status {
-    Status::unavailable(error.to_string())
+    match error {
+        // Clients look for these words, and withdraw what they have.
+        AttestError::Refused(why) => {
+            Status::permission_denied(format!("no identity issued: {why}"))
+        }
+        other => Status::unavailable(other.to_string()),
+    }
 }
 
 /// What a caller is told about an identity that it does not get.

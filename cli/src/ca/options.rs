@@ -4,18 +4,27 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use portcullis_ca::attest::kubernetes::AttestorOptions;
 use portcullis_ca::ca::{KeyStorage, LIST_LIFE, Options};
 use portcullis_ca::key::disk::Secret;
+use portcullis_ca::kubernetes;
+use portcullis_ca::kubernetes::{Cluster, EntriesOptions};
 use portcullis_ca::observe::otlp;
 use portcullis_ca::store;
 use portcullis_ca::trust_domain::TrustDomain;
 use portcullis_ca::web::{WebContent, WebIdentity, WebOptions};
 
 use super::args::{DataArg, InitArgs};
-use crate::config::{CaConfig, Config, WebConfig};
+use crate::config::{CaConfig, CaKubernetesConfig, Config, WebConfig};
 
 /// The trust domain of a folder that nobody named one for.
 const DEFAULT_TRUST_DOMAIN: &str = "example.org";
+/// Where a pod is told its node: ours, and that of SPIRE's agent.
+const NODE_NAMES: [&str; 2] = ["NODE_NAME", "MY_NODE_NAME"];
+/// The end of a service's DNS name where nobody chose another.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Pods are believed for at least this long.
+const MIN_AGE: Duration = Duration::from_secs(60);
 /// Passphrase of the keys on disk.
 const PASSPHRASE: &str = "PORTCULLIS_CA_PASSPHRASE";
 
@@ -156,6 +165,63 @@ pub fn web(ca: &CaConfig, options: &Options) -> anyhow::Result<Vec<WebOptions>> 
         });
     }
     Ok(all)
+}
+
+/// The cluster of the configuration.
+///
+/// # Errors
+/// When nothing says which node this is.
+pub fn kubernetes(ca: &CaConfig) -> anyhow::Result<Option<kubernetes::Options>> {
+    let Some(config) = &ca.kubernetes else {
+        return Ok(None);
+    };
+    let attestor = match config.attestor {
+        Some(false) => None,
+        None | Some(true) => {
+            let named = config.node.clone().or_else(|| {
+                let names = NODE_NAMES.iter();
+                let mut values = names.filter_map(|name| std::env::var(name).ok());
+                values.find(|value| !value.is_empty())
+            });
+            let node = named.context(
+                "`ca.kubernetes.node` is missing: name the node, or give NODE_NAME from the field `spec.nodeName`",
+            )?;
+            Some((node, attestor(config)))
+        }
+    };
+    Ok(Some(kubernetes::Options {
+        cluster: Cluster {
+            kubeconfig: config.kubeconfig.clone(),
+            context: config.context.clone(),
+        },
+        attestor,
+        entries: config.cluster_spiffe_ids.then(|| EntriesOptions {
+            cluster_name: config.cluster_name.clone(),
+            cluster_domain: Some(
+                config
+                    .cluster_domain
+                    .clone()
+                    .unwrap_or_else(|| CLUSTER_DOMAIN.to_owned()),
+            ),
+            class: config.class_name.clone().unwrap_or_default(),
+            takes_classless: config.takes_classless,
+            ignored_namespaces: config.ignore_namespaces.clone(),
+            parent: config.parent_id.clone(),
+        }),
+    }))
+}
+
+fn attestor(config: &CaKubernetesConfig) -> AttestorOptions {
+    let default = AttestorOptions::default();
+    AttestorOptions {
+        proc_root: config.proc_root.clone(),
+        container_selectors: config
+            .container_selectors
+            .unwrap_or(default.container_selectors),
+        wait: config.container_wait.unwrap_or(default.wait),
+        // Where nothing changes, the API server says nothing for half a minute.
+        max_age: config.max_age.unwrap_or(default.max_age).max(MIN_AGE),
+    }
 }
 
 /// The collector of the configuration, where it gets traces.

@@ -42,6 +42,7 @@ pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
             socket,
             web,
             otlp: options::collector(&config),
+            kubernetes: options::kubernetes(&config.ca)?,
         };
         let server = Server::start(options).await?;
         tracing::info!(

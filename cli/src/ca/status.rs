@@ -69,6 +69,9 @@ fn human(out: &mut impl Write, status: &api::GetStatusResponse) -> io::Result<()
         };
         writeln!(out, "Federation   : {}, {state}", one.trust_domain)?;
     }
+    if let Some(cluster) = &status.cluster {
+        human_cluster(out, cluster)?;
+    }
     for authority in &status.authorities {
         writeln!(out)?;
         writeln!(
@@ -91,6 +94,28 @@ fn human(out: &mut impl Write, status: &api::GetStatusResponse) -> io::Result<()
                 time(authority.successor_activated_at)
             )?;
         }
+    }
+    Ok(())
+}
+
+fn human_cluster(out: &mut impl Write, cluster: &api::Cluster) -> io::Result<()> {
+    if !cluster.node.is_empty() {
+        let (pods, node) = (cluster.pods, &cluster.node);
+        writeln!(out, "Kubernetes   : {pods} pods on the node {node}")?;
+    }
+    if cluster.cluster_spiffe_ids > 0 {
+        writeln!(
+            out,
+            "Kubernetes   : {} entries of {} ClusterSPIFFEIDs",
+            cluster.entries, cluster.cluster_spiffe_ids
+        )?;
+    }
+    for one in &cluster.followed {
+        let state = match (one.trouble.as_str(), one.age) {
+            ("", age) => format!("followed, heard of {age} s ago"),
+            (trouble, _) => trouble.to_owned(),
+        };
+        writeln!(out, "Kubernetes   : {}: {state}", one.resource)?;
     }
     Ok(())
 }
@@ -132,7 +157,25 @@ fn to_json(status: &api::GetStatusResponse) -> Value {
         "streams_behind": status.streams_behind,
         "federated_bundles": status.federated_bundles,
         "alarms": status.alarms,
+        "kubernetes": status.cluster.as_ref().map(cluster),
         "authorities": status.authorities.iter().map(authority).collect::<Vec<_>>(),
+    })
+}
+
+fn cluster(cluster: &api::Cluster) -> Value {
+    let followed = cluster.followed.iter().map(|one| {
+        json!({
+            "resource": one.resource,
+            "trouble": one.trouble,
+            "age": (one.age >= 0).then_some(one.age),
+        })
+    });
+    json!({
+        "node": cluster.node,
+        "pods": cluster.pods,
+        "cluster_spiffe_ids": cluster.cluster_spiffe_ids,
+        "entries": cluster.entries,
+        "followed": followed.collect::<Vec<_>>(),
     })
 }
 

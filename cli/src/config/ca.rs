@@ -1,11 +1,14 @@
 //! `ca`: what the certificate authority is made from.
 
+mod kubernetes;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use portcullis_policy::document::Node;
 
 use super::read::Reader;
+pub use kubernetes::CaKubernetesConfig;
 
 /// `ca` of the configuration; what is absent has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,8 @@ pub struct CaConfig {
     pub federation_roots: Option<PathBuf>,
     /// `ca.federation.interval`.
     pub federation_interval: Option<Duration>,
+    /// `ca.kubernetes`.
+    pub kubernetes: Option<CaKubernetesConfig>,
 }
 
 /// A web listener: `ca.bundle_endpoint`, `ca.oidc`.
@@ -105,6 +110,7 @@ pub fn read(reader: &mut Reader, node: &Node, folder: &Path) -> CaConfig {
                     }
                 }
             }
+            "kubernetes" => ca.kubernetes = Some(kubernetes::read(reader, node, folder)),
             "oidc" => ca.oidc = Some(web(reader, node, "ca.oidc", folder)),
             "federation" => {
                 for (name, node) in reader.fields(node, "ca.federation") {

@@ -10,6 +10,7 @@ use super::{ATTESTED, Api, Metrics, Outcome, RESULTS, Step};
 use crate::authority::Authority;
 use crate::ca::{Ca, rotation_times};
 use crate::identities::Identities as _;
+use crate::observe::cluster::{AttestorStatus, EntriesStatus, Followed};
 use crate::store::{AuthorityKind, AuthorityState};
 
 /// Most trust domains that are shown; nobody federates with more.
@@ -128,10 +129,66 @@ fn samples(ca: &Ca, name: &str) -> Option<Samples> {
             });
             Samples::Counters(lost.collect())
         }
+        "kubernetes_attestations" => {
+            let attested = attestor(ca).into_iter().flat_map(|one| one.attested);
+            let each = attested.map(|(how, count)| (words([how]), count));
+            Samples::Counters(each.collect())
+        }
+        "kubernetes_looks" => {
+            let looks = attestor(ca).map(|one| (Values::new(), one.looks));
+            Samples::Counters(looks.into_iter().collect())
+        }
+        "kubernetes_pods" => {
+            let pods = attestor(ca).map(|one| (Values::new(), one.pods as f64));
+            Samples::Gauges(pods.into_iter().collect())
+        }
+        "kubernetes_cluster_spiffe_ids" => {
+            let count = entries(ca).map(|one| (Values::new(), one.cluster_spiffe_ids as f64));
+            Samples::Gauges(count.into_iter().collect())
+        }
+        "kubernetes_entries" => {
+            let each = entries(ca).into_iter().flat_map(|one| {
+                [
+                    (words(["wanted"]), one.entries as f64),
+                    (words(["unrendered"]), one.render_failures as f64),
+                    (words(["refused"]), one.entry_failures as f64),
+                ]
+            });
+            Samples::Gauges(each.collect())
+        }
+        "kubernetes_entry_changes" => {
+            let each = entries(ca).into_iter().flat_map(|one| {
+                let names = ["created", "updated", "deleted"].map(|name| words([name]));
+                names.into_iter().zip(one.changes)
+            });
+            Samples::Counters(each.collect())
+        }
+        "kubernetes_following" => Samples::Gauges(followed(ca, |one| {
+            Some(flag(one.is_synced && one.trouble.is_none()))
+        })),
+        "kubernetes_age_seconds" => {
+            Samples::Gauges(followed(ca, |one| one.age.map(|age| age.as_secs_f64())))
+        }
         "start_timestamp_seconds" => one(seconds(ca.started())),
         "build_info" => Samples::Gauges(vec![(words([env!("CARGO_PKG_VERSION")]), 1.0)]),
         _ => return None,
     })
+}
+
+fn attestor(ca: &Ca) -> Option<AttestorStatus> {
+    ca.observer().cluster()?.attestor
+}
+
+fn entries(ca: &Ca) -> Option<EntriesStatus> {
+    ca.observer().cluster()?.entries
+}
+
+/// A sample for each resource of which `value` has something to say.
+fn followed(ca: &Ca, value: impl Fn(&Followed) -> Option<f64>) -> Vec<(Values, f64)> {
+    let cluster = ca.observer().cluster().unwrap_or_default();
+    let each = cluster.followed.iter();
+    each.filter_map(|one| Some((words([one.resource]), value(one)?)))
+        .collect()
 }
 
 /// A sample for each kind and state of which `value` has something to say.

@@ -16,6 +16,11 @@ const TRUST_DOMAIN: (&str, &str) = (
     "trust_domain",
     "a trust domain with which there is a relationship of federation",
 );
+const RESOURCE: (&str, &str) = (
+    "resource",
+    "`pods of this node`, `pods`, `namespaces`, `nodes`, `clusterspiffeids.spire.spiffe.io`, `endpointslices.discovery.k8s.io`",
+);
+const ENTRY: (&str, &str) = ("state", "`wanted`, `unrendered`, `refused`");
 const CAUSE: (&str, &str) = (
     "cause",
     "`queue`: too many at once; `output`: could not be sent",
@@ -79,7 +84,7 @@ pub const TABLE: &[Definition] = &[
         Kind::Counter,
         &[(
             "result",
-            "`attested`, `ended`, `invisible`, `changed`, `failed`",
+            "`attested`, `ended`, `invisible`, `changed`, `failed`, `refused`",
         )],
         "Attestations of callers on the workload socket",
     ),
@@ -224,6 +229,54 @@ pub const TABLE: &[Definition] = &[
         Kind::Counter,
         &[CAUSE],
         "Spans that the collector should have and has not",
+    ),
+    metric(
+        "kubernetes_attestations",
+        Kind::Counter,
+        &[("result", "`pod`, `no_pod`, `refused`, `failed`")],
+        "Attestations by the attestor `k8s`; `refused`: the pod is gone or over",
+    ),
+    metric(
+        "kubernetes_looks",
+        Kind::Counter,
+        &[],
+        "Times that the API server was asked for a pod which the watch did not know",
+    ),
+    metric(
+        "kubernetes_pods",
+        Kind::Gauge,
+        &[],
+        "Pods of the node that are known",
+    ),
+    metric(
+        "kubernetes_cluster_spiffe_ids",
+        Kind::Gauge,
+        &[],
+        "ClusterSPIFFEIDs that make entries here",
+    ),
+    metric(
+        "kubernetes_entries",
+        Kind::Gauge,
+        &[ENTRY],
+        "Entries that ClusterSPIFFEIDs make; `unrendered`: a pod has not what the template asks for; `refused`: by the registry, as where another entry grants the same",
+    ),
+    metric(
+        "kubernetes_entry_changes",
+        Kind::Counter,
+        &[("change", "`created`, `updated`, `deleted`")],
+        "Entries that were changed for ClusterSPIFFEIDs",
+    ),
+    metric(
+        "kubernetes_following",
+        Kind::Gauge,
+        &[RESOURCE],
+        "1 while changes of the resource come from the API server, 0 while they do not",
+    ),
+    metric(
+        "kubernetes_age_seconds",
+        Kind::Gauge,
+        &[RESOURCE],
+        "Seconds since the API server last said anything of the resource; up to 35 where nothing changes",
     ),
     metric(
         "start_timestamp_seconds",

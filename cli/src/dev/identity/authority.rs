@@ -53,6 +53,7 @@ impl Authority {
             socket: socket.clone(),
             web: Vec::new(),
             otlp: None,
+            kubernetes: None,
         };
         let server = Server::start(options).await;
         let server = server.context("no certificate authority; --dir names another folder")?;
