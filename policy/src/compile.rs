@@ -18,7 +18,7 @@ use crate::policy_set::{Policy, PolicySet};
 use crate::resource::{self, CedarFile, FileResources, Metadata, Resource};
 use crate::settings::Settings;
 use crate::snapshot::{Diagnostics, Parts, Snapshot};
-use crate::user;
+use crate::user::{self, UserPolicy};
 
 /// The input of a compilation.
 #[derive(Clone, Debug, Default)]
@@ -247,12 +247,20 @@ pub(crate) fn diagnose(
     inventory: &Inventory,
     resources: &[Arc<Resource>],
 ) -> Vec<Diagnostic> {
-    let workloads: Vec<_> = inventory.workloads().map(|(_, w)| w).collect();
     let user: Vec<_> = set.all_user_policies().cloned().collect();
-    let mut found = user::diagnose(&user, &workloads);
+    let mut found = diagnose_user(&user, inventory);
     found.extend(inventory.diagnose(resources));
     found.extend(set.peer_authentications().diagnose(inventory, resources));
     found
+}
+
+/// What shows when user policies and workloads are looked at together.
+pub(crate) fn diagnose_user(user: &[Arc<UserPolicy>], inventory: &Inventory) -> Vec<Diagnostic> {
+    if user.is_empty() {
+        return Vec::new();
+    }
+    let workloads: Vec<_> = inventory.workloads().map(|(_, w)| w).collect();
+    user::diagnose(user, &workloads)
 }
 
 /// True for what keeps a set, or an object of it, from being used.

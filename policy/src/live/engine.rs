@@ -166,6 +166,33 @@ impl Engine {
         })
     }
 
+    /// What there is to say of some policies, given the rest of the set. No AuthorizationPolicy,
+    /// RequestAuthentication, CedarPolicy or PolicyTest changes what there is to say of another, so this
+    /// is all that changing them brings.
+    pub(super) fn lint_policies(&self, files: &[Arc<str>]) -> Vec<Diagnostic> {
+        let changed = || {
+            let entries = files.iter().filter_map(|f| self.documents.objects.get(f));
+            entries.map(|entry| &entry.content)
+        };
+        let of_files = self.documents.files.iter();
+        let objects = self.documents.objects.iter().map(|(_, e)| &e.content);
+        let rest = of_files.chain(objects).flat_map(|c| &c.read.resources);
+        let mut resources: Vec<Arc<Resource>> = rest.filter(|r| !is_apart(r)).cloned().collect();
+        let own = changed().flat_map(|c| &c.read.resources);
+        resources.extend(own.filter(|r| is_apart(r)).cloned());
+        let mut found: Vec<Diagnostic> = Vec::new();
+        found.extend(changed().flat_map(|c| c.read.diagnostics.iter().cloned()));
+        let in_set = compile::lint_all(&resources, &self.mesh, &self.settings);
+        found.extend(in_set);
+        found.extend(changed().flat_map(|c| c.of_cedar.iter().cloned()));
+        let user = changed().flat_map(Content::all_pieces);
+        let user: Vec<_> = user.flat_map(|piece| piece.user.iter().cloned()).collect();
+        found.extend(compile::diagnose_user(&user, &self.inventory));
+        found.extend(self.inventory.diagnose(&resources));
+        found.retain(|d| files.contains(&d.location.file));
+        found
+    }
+
     /// What an object brings.
     pub(super) fn content(&self, file: &str) -> Option<&Content> {
         Some(&self.documents.objects.get(file)?.content)
@@ -178,6 +205,17 @@ impl Engine {
             .filter(|r| matches!(r.as_ref(), Resource::MeshConfig(_)))
             .collect()
     }
+}
+
+/// True for a policy that nothing said of another hangs on.
+fn is_apart(resource: &Resource) -> bool {
+    matches!(
+        resource,
+        Resource::AuthorizationPolicy(_)
+            | Resource::RequestAuthentication(_)
+            | Resource::CedarPolicy(_)
+            | Resource::PolicyTest(_)
+    )
 }
 
 impl Documents {

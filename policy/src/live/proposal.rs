@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::content::Content;
 use super::effect::{self, Changed};
-use super::{Change, ObjectKey, Proposal, Store, holds_mesh};
+use super::{Change, ObjectKey, PolicyKind, Proposal, Store, holds_mesh};
 use crate::diagnostic::Diagnostic;
 use crate::snapshot::Snapshot;
 
@@ -30,19 +30,28 @@ pub(super) fn of(store: &mut Store, changes: &[Change]) -> Result<Proposal, Vec<
     if !refused.is_empty() {
         return Err(refused);
     }
-    let before = engine_before(store, last.keys().copied());
-    let snapshot = if last.keys().any(|key| holds_mesh(key)) {
-        with_mesh(store, changes)
+    let before: Vec<Option<Content>> = last
+        .keys()
+        .map(|key| store.engine.content(&key.file()).cloned())
+        .collect();
+    let files: Vec<Arc<str>> = last.keys().map(|key| key.file()).collect();
+    let (snapshot, mut diagnostics) = if last.keys().any(|key| holds_mesh(key)) {
+        let snapshot = with_mesh(store, changes);
+        let diagnostics = brought(&base, &snapshot, &files);
+        (snapshot, diagnostics)
     } else {
         let mut engine = store.engine.clone();
         for (key, content) in &contents {
             engine.put(&key.file(), content.clone());
         }
-        Arc::new(engine.snapshot())
+        let snapshot = Arc::new(engine.snapshot());
+        let diagnostics = if last.keys().all(|key| is_apart(key)) {
+            once(engine.lint_policies(&files))
+        } else {
+            brought(&base, &snapshot, &files)
+        };
+        (snapshot, diagnostics)
     };
-    let files = last.keys().map(|key| key.file()).collect::<Vec<_>>();
-    let concerns = |d: &Diagnostic| files.contains(&d.location.file);
-    let mut diagnostics = brought(&base, &snapshot, concerns);
     for ((key, after), before) in contents.iter().zip(&before) {
         let changed = Changed {
             key,
@@ -59,13 +68,16 @@ pub(super) fn of(store: &mut Store, changes: &[Change]) -> Result<Proposal, Vec<
     })
 }
 
-/// What the objects bring now.
-fn engine_before<'k>(
-    store: &Store,
-    keys: impl Iterator<Item = &'k ObjectKey>,
-) -> Vec<Option<Content>> {
-    keys.map(|key| store.engine.content(&key.file()).cloned())
-        .collect()
+/// True for a policy that changes nothing of what there is to say of others.
+fn is_apart(key: &ObjectKey) -> bool {
+    let kind = key.policy_kind();
+    kind.is_some_and(|kind| kind != PolicyKind::PeerAuthentication)
+}
+
+fn once(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut seen = FxHashSet::default();
+    let new = |d: &Diagnostic| seen.insert(d.clone());
+    diagnostics.into_iter().filter(new).collect()
 }
 
 /// A mesh that changes changes how everything is read: the store itself shows it, and is put back.
@@ -82,12 +94,8 @@ fn with_mesh(store: &mut Store, changes: &[Change]) -> Arc<Snapshot> {
     snapshot
 }
 
-/// What `proposed` says that `base` does not, and what `concerns` the changed objects; each once.
-fn brought(
-    base: &Snapshot,
-    proposed: &Snapshot,
-    concerns: impl Fn(&Diagnostic) -> bool,
-) -> Vec<Diagnostic> {
+/// What `proposed` says that `base` does not, and what it says of `files`; each once.
+fn brought(base: &Snapshot, proposed: &Snapshot, files: &[Arc<str>]) -> Vec<Diagnostic> {
     let mut said: FxHashMap<&Diagnostic, usize> = FxHashMap::default();
     for diagnostic in base.diagnostics() {
         *said.entry(diagnostic).or_default() += 1;
@@ -96,9 +104,9 @@ fn brought(
     for diagnostic in proposed.diagnostics() {
         let known = said.get_mut(diagnostic).filter(|times| **times > 0);
         let known = known.map(|times| *times = times.saturating_sub(1));
-        if (known.is_none() || concerns(diagnostic)) && !brought.contains(diagnostic) {
+        if known.is_none() || files.contains(&diagnostic.location.file) {
             brought.push(diagnostic.clone());
         }
     }
-    brought
+    once(brought)
 }
