@@ -11,7 +11,7 @@ use crate::cedar::{emit, schema};
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::document::SourceText;
 use crate::inventory::{self, Inventory};
-use crate::lint::lint;
+use crate::lint::{self, lint};
 use crate::mesh::Mesh;
 use crate::model::{Dialect, Rule};
 use crate::policy_set::{Policy, PolicySet};
@@ -226,6 +226,24 @@ fn lower_all<'r>(resources: &[&'r Arc<Resource>], mesh: &Mesh) -> Vec<Lowered<'r
 
 /// What only shows when the documents are looked at together.
 pub(crate) fn lint_all(
+    resources: &[Arc<Resource>],
+    mesh: &Mesh,
+    settings: &Settings,
+) -> Vec<Diagnostic> {
+    lint_by(lint, resources, mesh, settings)
+}
+
+/// As [`lint_all`], of resources that are known to stand there once each.
+pub(crate) fn lint_distinct(
+    resources: &[Arc<Resource>],
+    mesh: &Mesh,
+    settings: &Settings,
+) -> Vec<Diagnostic> {
+    lint_by(lint::lint_distinct, resources, mesh, settings)
+}
+
+fn lint_by(
+    lint: fn(&[Arc<Resource>], &str, &[String]) -> Vec<Diagnostic>,
     resources: &[Arc<Resource>],
     mesh: &Mesh,
     settings: &Settings,

@@ -34,6 +34,19 @@ pub fn lint(
     trust_domains: &[String],
 ) -> Vec<Diagnostic> {
     let mut found = duplicates(resources);
+    found.extend(lint_distinct(resources, root_namespace, trust_domains));
+    found.sort_by(|a, b| a.location.cmp(&b.location));
+    found
+}
+
+/// As [`lint`], of resources that are known to stand there once each.
+#[must_use]
+pub(crate) fn lint_distinct(
+    resources: &[Arc<Resource>],
+    root_namespace: &str,
+    trust_domains: &[String],
+) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
     attachment::check(resources, root_namespace, &mut found);
     identity::check(resources, root_namespace, trust_domains, &mut found);
     mtls::check(resources, root_namespace, &mut found);

@@ -14,7 +14,8 @@ pub(super) fn check(
     root_namespace: &str,
     found: &mut Vec<Diagnostic>,
 ) {
-    let workloads = Workloads::build(resources);
+    let selecting = resources.iter().filter(|r| has_selector(r)).count();
+    let workloads = Workloads::build(resources, selecting);
     let targets = Targets::build(resources);
     for resource in resources {
         let (kind, meta, selector, target_refs): (_, &Metadata, _, &[TargetRef]) =
@@ -82,17 +83,33 @@ pub(super) fn check(
     }
 }
 
+fn has_selector(resource: &Resource) -> bool {
+    match resource {
+        Resource::AuthorizationPolicy(p) => p.selector.is_some(),
+        Resource::RequestAuthentication(p) => p.selector.is_some(),
+        Resource::CedarPolicy(p) => p.selector.is_some(),
+        Resource::PeerAuthentication(p) => p.selector.is_some(),
+        _ => false,
+    }
+}
+
+/// For this many selectors it is faster to look through the workloads than to index them.
+const FEW: usize = 8;
+
 /// Workloads by namespace and label.
 struct Workloads<'a> {
     present: bool,
+    /// All of them, where they are not indexed.
+    few: Option<Vec<&'a Workload>>,
     by_label: FxHashMap<(&'a str, &'a str), Vec<&'a Workload>>,
     by_namespace: FxHashMap<(&'a str, &'a str, &'a str), Vec<&'a Workload>>,
 }
 
 impl<'a> Workloads<'a> {
-    fn build(resources: &'a [Arc<Resource>]) -> Self {
+    fn build(resources: &'a [Arc<Resource>], selecting: usize) -> Self {
         let mut workloads = Self {
             present: false,
+            few: (selecting <= FEW).then(Vec::new),
             by_label: FxHashMap::default(),
             by_namespace: FxHashMap::default(),
         };
@@ -101,6 +118,10 @@ impl<'a> Workloads<'a> {
                 continue;
             };
             workloads.present = true;
+            if let Some(few) = &mut workloads.few {
+                few.push(workload);
+                continue;
+            }
             for (key, value) in &workload.labels {
                 workloads
                     .by_label
@@ -121,6 +142,13 @@ impl<'a> Workloads<'a> {
     fn any(&self, selector: &Selector, namespace: Option<&String>) -> bool {
         if !self.present {
             return true;
+        }
+        if let Some(few) = &self.few {
+            return few.iter().any(|workload| {
+                let here = namespace.is_none_or(|n| *n == workload.namespace);
+                let mut labels = selector.match_labels.iter();
+                here && labels.all(|(key, value)| workload.labels.get(key) == Some(value))
+            });
         }
         // The rarest label leaves the fewest to look at.
         let mut rarest: Option<&[&Workload]> = None;

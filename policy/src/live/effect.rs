@@ -71,6 +71,12 @@ impl Effect {
     ) {
         let (target, _) = proposed.inventory().auto_target(id);
         let root_namespace = proposed.mesh().root_namespace.as_str();
+        let namespace = changed.key.namespace.as_ref();
+        let in_reach = namespace == root_namespace || namespace == workload.namespace;
+        // A waypoint may serve another namespace.
+        if !in_reach && target != Target::Waypoint {
+            return;
+        }
         let point = |service| EnforcementPoint {
             workload,
             target,
@@ -98,8 +104,6 @@ impl Effect {
             let peers = set.peer_authentications();
             peers.effective(workload, None, target).requires_identity()
         };
-        let namespace = changed.key.namespace.as_ref();
-        let in_reach = namespace == root_namespace || namespace == workload.namespace;
         if changed.key.kind.as_ref() == "PeerAuthentication"
             && in_reach
             && demands(base.policies())

@@ -182,7 +182,7 @@ impl Engine {
         resources.extend(own.filter(|r| is_apart(r)).cloned());
         let mut found: Vec<Diagnostic> = Vec::new();
         found.extend(changed().flat_map(|c| c.read.diagnostics.iter().cloned()));
-        let in_set = compile::lint_all(&resources, &self.mesh, &self.settings);
+        let in_set = compile::lint_distinct(&resources, &self.mesh, &self.settings);
         found.extend(in_set);
         found.extend(changed().flat_map(|c| c.of_cedar.iter().cloned()));
         let user = changed().flat_map(Content::all_pieces);

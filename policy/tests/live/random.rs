@@ -1,6 +1,6 @@
 //! Random histories: whatever came before, a store is what a new one would be, and what files would be.
 //!
-//! `PROPTEST_CASES` counts histories of 40 changes, 12 when it is not set.
+//! `PROPTEST_CASES` counts histories of 40 changes, 8 when it is not set.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -247,7 +247,7 @@ fn follow(
 
 #[test]
 fn a_store_is_what_a_new_one_would_be() {
-    let cases = std::env::var("PROPTEST_CASES").map_or(12, |cases| cases.parse().unwrap());
+    let cases = std::env::var("PROPTEST_CASES").map_or(8, |cases| cases.parse().unwrap());
     let config = Config {
         cases,
         failure_persistence: None,
