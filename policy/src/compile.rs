@@ -242,8 +242,10 @@ pub(crate) fn lint_distinct(
     lint_by(lint::lint_distinct, resources, mesh, settings)
 }
 
+type Linter = fn(&[Arc<Resource>], &str, &[String]) -> Vec<Diagnostic>;
+
 fn lint_by(
-    lint: fn(&[Arc<Resource>], &str, &[String]) -> Vec<Diagnostic>,
+    lint: Linter,
     resources: &[Arc<Resource>],
     mesh: &Mesh,
     settings: &Settings,
