@@ -30,6 +30,7 @@ mod read;
 mod reader;
 mod request_authentication;
 
+pub(crate) use annotations::{DRY_RUN, parse_bool};
 pub(crate) use attachment::attachment_of;
 pub use case::{
     CaseFile, CaseOutcome, DecisionCase, Expected, ExpectedTrial, MAX_CASES, read_case_file,
@@ -40,18 +41,6 @@ pub use extension_provider::{
 };
 pub use policy_test::PolicyTest;
 pub use read::{FileResources, read};
-
-/// Annotation that puts an AuthorizationPolicy or a CedarPolicy on trial.
-pub(crate) const DRY_RUN: &str = "istio.io/dry-run";
-
-/// A boolean word as Go's `strconv.ParseBool` takes it.
-pub(crate) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
 
 /// A value and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -40,7 +40,6 @@ impl Policy {
     }
 }
 
-/// A policy at its place.
 #[derive(Clone, Copy)]
 struct At<'a>(u32, &'a Policy);
 
@@ -427,9 +426,7 @@ fn the_index_equals_asking_every_policy() {
             .map(|(place, policy)| At(place, policy))
     };
     let index = Index::build(at());
-    // Made namespace by namespace it is the same.
-    let mut grown = Index::default();
-    let all: Vec<At<'_>> = at().collect();
+    let (mut grown, all) = (Index::default(), at().collect::<Vec<_>>());
     for namespace in namespaces {
         grown.replace(namespace, &all);
     }

@@ -2,9 +2,21 @@
 
 use super::path::Path;
 use super::reader::{Reader, nearest};
-use super::{Action, DRY_RUN, Metadata, parse_bool};
+use super::{Action, Metadata};
 use crate::diagnostic::code;
 use crate::document::Excerpt;
+
+/// Annotation that puts an AuthorizationPolicy or a CedarPolicy on trial.
+pub(crate) const DRY_RUN: &str = "istio.io/dry-run";
+
+/// A boolean word as Go's `strconv.ParseBool` takes it.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
 
 /// Istio's own annotations, refused on objects of users.
 const RESERVED: &[&str] = &[
