@@ -12,7 +12,12 @@ use crate::out;
 /// # Errors
 /// When `level` is neither.
 pub fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).map_err(|error| {
+    // The watcher of kube says of each attempt what we say once.
+    let quiet = match level.contains("kube") {
+        true => "",
+        false => ",kube_runtime=error",
+    };
+    let filter = EnvFilter::try_new(format!("{level}{quiet}")).map_err(|error| {
         anyhow::anyhow!(
             "log level `{level}` is not one: {error}; use error, warn, info, debug, trace, or a filter such as `portcullis_authz=debug`"
         )

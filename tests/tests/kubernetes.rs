@@ -14,5 +14,8 @@ mod api_server;
 mod cluster;
 #[path = "kubernetes/identity.rs"]
 mod identity;
+#[expect(dead_code, reason = "what other scenarios need of it")]
+#[path = "envoy/setting.rs"]
+mod setting;
 #[path = "kubernetes/source.rs"]
 mod source;

@@ -93,11 +93,11 @@ impl Source {
             let writer = Writer {
                 client,
                 board: Arc::clone(&board),
-                leadership,
+                leadership: leadership.clone(),
                 istio: status.istio,
             };
             tasks.spawn(writer.run(told));
-            (election, reports) = (Some(running), Some(sender));
+            (election, reports) = (Some(running), Some((sender, leadership)));
         }
         let publisher = Publisher::new(store.clone(), Arc::clone(&board), sender, reports);
         tasks.spawn(publisher.run(arrived));

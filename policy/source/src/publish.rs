@@ -13,6 +13,7 @@ use portcullis_policy::snapshot::Snapshot;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::follow::{Arrival, What};
+use crate::lease::Leadership;
 use crate::report::{Report, Reports, reports};
 use crate::state::{Board, Place};
 use crate::trim::{Trimmed, Written};
@@ -21,6 +22,8 @@ use crate::trim::{Trimmed, Written};
 const GATHER: Duration = Duration::from_millis(4);
 /// Most arrivals of one compilation.
 const MOST: usize = 10_000;
+/// Refused policies that one compilation logs.
+const LOGGED: usize = 20;
 /// Statuses are made no more often.
 const REPORT: Duration = Duration::from_secs(1);
 
@@ -84,12 +87,15 @@ pub(crate) struct Publisher {
     pub store: SharedStore,
     pub board: Arc<Board>,
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    /// `None` where nobody writes statuses.
-    pub reports: Option<watch::Sender<Arc<Reports>>>,
+    /// For the writer of statuses, while it leads; `None` where nobody writes any.
+    pub reports: Option<(watch::Sender<Arc<Reports>>, Leadership)>,
     held: BTreeMap<Place, BTreeMap<ObjectKey, Held>>,
+    /// Policies that are refused, and the first thing wrong with each.
+    refused: BTreeMap<ObjectKey, String>,
     /// The store may be half changed.
     broken: bool,
     reported: Option<Instant>,
+    pause: Duration,
     to_report: bool,
 }
 
@@ -98,7 +104,7 @@ impl Publisher {
         store: SharedStore,
         board: Arc<Board>,
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-        reports: Option<watch::Sender<Arc<Reports>>>,
+        reports: Option<(watch::Sender<Arc<Reports>>, Leadership)>,
     ) -> Self {
         Self {
             store,
@@ -106,8 +112,10 @@ impl Publisher {
             snapshots,
             reports,
             held: BTreeMap::new(),
+            refused: BTreeMap::new(),
             broken: false,
             reported: None,
+            pause: REPORT,
             to_report: false,
         }
     }
@@ -234,27 +242,13 @@ impl Publisher {
         if is_new {
             self.snapshots.send_replace(Some(Arc::clone(&snapshot)));
             self.board.counters.compile.observe(started.elapsed());
-            let (mut kept, mut closed) = (0, 0);
-            for (_, outcome) in store.outcomes() {
-                match outcome {
-                    Outcome::Accepted => {}
-                    Outcome::LastGood { .. } => kept += 1,
-                    Outcome::Closed { .. } => closed += 1,
-                }
-            }
+            let (kept, closed) = self.tell_refused(&store);
             self.board.modify(|status| {
                 if !status.synced {
                     tracing::info!(
                         revision = snapshot.revision(),
                         policies = snapshot.policy_count(),
                         "every kind was listed: the API server's policies are in force"
-                    );
-                }
-                if (status.kept, status.closed) != (kept, closed) {
-                    tracing::warn!(
-                        kept,
-                        closed,
-                        "policies are refused: of `kept` an earlier version is in force, `closed` deny what they select"
                     );
                 }
                 status.synced = true;
@@ -266,6 +260,47 @@ impl Publisher {
         self.to_report |= is_new;
         self.report(&store, &snapshot);
         is_new
+    }
+
+    /// Logs what is newly refused, and what is accepted again; of how many an earlier version is in force, and how many
+    /// are closed.
+    fn tell_refused(&mut self, store: &Store) -> (usize, usize) {
+        let (mut kept, mut closed) = (0, 0);
+        let mut before = std::mem::take(&mut self.refused);
+        let mut told = 0;
+        for (key, outcome) in store.outcomes() {
+            let (count, instead, diagnostics) = match outcome {
+                Outcome::Accepted => {
+                    if before.remove(key).is_some() {
+                        tracing::info!(resource = key.resource(), "accepted again, and in force");
+                    }
+                    continue;
+                }
+                Outcome::LastGood { diagnostics } => (
+                    &mut kept,
+                    "the last good version stays in force",
+                    diagnostics,
+                ),
+                Outcome::Closed { diagnostics } => {
+                    (&mut closed, "what it selects is denied", diagnostics)
+                }
+            };
+            *count += 1;
+            let first = diagnostics.iter().find(|d| d.is_error());
+            let why = first.map(ToString::to_string).unwrap_or_default();
+            if before.remove(key).as_ref() != Some(&why) && told < LOGGED {
+                told += 1;
+                let hint = first.and_then(|first| first.hint.as_deref());
+                tracing::warn!(
+                    resource = key.resource(),
+                    error = why,
+                    hint,
+                    "refused: {instead}"
+                );
+            }
+            self.refused.insert(key.clone(), why);
+        }
+        (kept, closed)
     }
 
     /// A new store with everything that is held.
@@ -295,11 +330,15 @@ impl Publisher {
 
     /// Tells who writes statuses, where there is something to tell and the last time was not just now.
     fn report(&mut self, store: &Store, snapshot: &Snapshot) {
-        let Some(sender) = &self.reports else {
+        let Some((sender, leadership)) = &self.reports else {
             self.to_report = false;
             return;
         };
-        let is_due = self.reported.is_none_or(|at| at.elapsed() >= REPORT);
+        // Whoever does not lead keeps them due for when it does.
+        if !leadership.leads() {
+            return;
+        }
+        let is_due = self.reported.is_none_or(|at| at.elapsed() >= self.pause);
         if !self.to_report || !is_due {
             return;
         }
@@ -307,9 +346,12 @@ impl Publisher {
             let mut places = self.held.values();
             places.find_map(|held| Some(held.get(key)?.written.clone()))
         };
+        let started = Instant::now();
         let made: BTreeMap<ObjectKey, Report> = reports(store, snapshot, written);
         sender.send_replace(Arc::new(made));
         self.reported = Some(Instant::now());
+        // In a large cluster they take a while: a twentieth of the time, at most.
+        self.pause = REPORT.max(started.elapsed() * 20);
         self.to_report = false;
     }
 }

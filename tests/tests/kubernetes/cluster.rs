@@ -1,6 +1,6 @@
 //! The API server of these tests: one for all that only need objects, one of its own for whoever breaks it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +21,6 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// A running API server.
 pub struct Cluster {
     pub server: KubeApi,
-    pub folder: PathBuf,
 }
 
 /// The one that tests share, with the definitions of Istio, of the Gateway API and our own; `None` where these tests are
@@ -51,7 +50,7 @@ pub fn start(name: &str, flags: &[&str]) -> Option<Cluster> {
     let folder = run_folder(name);
     let server = KubeApi::start_with(&executable, &folder, flags);
     let server = server.unwrap_or_else(|cause| panic!("{cause}"));
-    Some(Cluster { server, folder })
+    Some(Cluster { server })
 }
 
 impl Cluster {
