@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! portcullis-bench ca        -> starts `portcullis ca serve`, drives it through its sockets, compares with what is wanted
+//! portcullis-bench kubernetes -> starts `portcullis authz serve` on an API server with thousands of objects, changes pods
 //! portcullis-bench serving   -> starts each contender as a process, drives it, prints the ratios
 //! portcullis-bench null-grpc -> a tonic server that decodes every CheckRequest and allows it
 //! portcullis-bench null-http -> an axum server that answers 200
@@ -11,6 +12,7 @@ mod ca;
 mod contender;
 mod grpc;
 mod http1;
+mod kubernetes;
 mod load;
 mod null;
 mod policies;
@@ -42,6 +44,8 @@ enum Command {
     Serving(Serving),
     /// Identities, issuing, entries and streams of `ca serve`, against what is wanted of it
     Ca(ca::Options),
+    /// Lag, processor time and memory of `authz serve` that follows an API server
+    Kubernetes(kubernetes::Options),
     /// Serves gRPC Check: decodes the request and allows it
     #[command(hide = true)]
     NullGrpc,
@@ -125,6 +129,10 @@ fn main() -> ExitCode {
             match Arguments::parse().command {
                 Command::Serving(options) => serving::run(&options).await,
                 Command::Ca(options) => ca::run(&options).await,
+                Command::Kubernetes(options) => {
+                    let portcullis = executable(options.portcullis.as_ref())?;
+                    kubernetes::run(&options, &portcullis).await
+                }
                 Command::NullGrpc => null::grpc().await,
                 Command::NullHttp => null::http().await,
             }

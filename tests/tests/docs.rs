@@ -137,6 +137,11 @@ fn running_in_production() {
 }
 
 #[test]
+fn following_an_api_server() {
+    check("docs/tasks/kubernetes.md", &[]);
+}
+
+#[test]
 fn every_page_is_run() {
     let pages = fs::read_dir(workspace().join("docs/tasks")).unwrap();
     let mut names: Vec<_> = pages
@@ -154,6 +159,7 @@ fn every_page_is_run() {
             "federation.md",
             "identities.md",
             "kubernetes-identities.md",
+            "kubernetes.md",
             "observe-ca.md",
             "observe.md",
             "production.md",

@@ -57,8 +57,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "portcullis-wire",
         ],
     ),
-    // It measures processes, ours among others.
-    ("portcullis-bench", &[]),
+    // It measures processes, ours among others; how an API server is reached it need not know for itself.
+    ("portcullis-bench", &["portcullis-wire"]),
     (
         "portcullis-tests",
         &[

@@ -18,7 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kube::api::Api;
+use kube::api::{Api, ListParams};
+use kube::core::{ApiResource, DynamicResourceScope};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource};
 use portcullis_policy::live::ObjectKey;
@@ -159,6 +160,17 @@ impl Follower {
         let streams = kind.first_list == FirstList::Streamed
             && !*listed
             && !self.no_streams.load(Ordering::Relaxed);
+        // A stream is a watch: that a later list will be refused is to be known now.
+        if streams && let Err(error) = api.list(&ListParams::default().limit(1)).await {
+            let failure = Failure::of_request(error, "list");
+            let is_missing = failure.is_missing();
+            self.failed(place, failure, wait).await;
+            return if is_missing {
+                Ended::Missing
+            } else {
+                Ended::Again
+            };
+        }
         let mut config = watcher::Config::default().timeout(WATCH);
         config.field_selector = place
             .name
@@ -306,13 +318,9 @@ impl Follower {
     }
 }
 
-fn api<K: Resource<DynamicType = kube::core::ApiResource>>(
-    client: &Client,
-    place: &Place,
-    resource: &kube::core::ApiResource,
-) -> Api<K>
+fn api<K>(client: &Client, place: &Place, resource: &ApiResource) -> Api<K>
 where
-    K: Resource<Scope = kube::core::DynamicResourceScope>,
+    K: Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
 {
     match (&place.namespace, place.kind().namespaced) {
         (Some(namespace), true) => Api::namespaced_with(client.clone(), namespace, resource),

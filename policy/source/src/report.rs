@@ -226,7 +226,11 @@ impl Selected {
                 .insert(Arc::clone(&resource.meta.at.file), 0);
         }
         for user in set.all_user_policies() {
-            selected.counts.insert(Arc::clone(&user.rule.at.file), 0);
+            let file = Arc::clone(&user.rule.at.file);
+            if user.rule.dry_run {
+                selected.trials.insert(Arc::clone(&file));
+            }
+            selected.counts.insert(file, 0);
         }
         for (id, workload) in inventory.workloads() {
             let (target, _) = inventory.auto_target(id);

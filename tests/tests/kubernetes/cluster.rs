@@ -154,9 +154,15 @@ pub async fn define(client: &Client, definitions: &[Value]) {
 
 /// Every document of a YAML file.
 pub fn yaml(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).unwrap();
+    yaml_text(&file.display().to_string(), &text)
+}
+
+/// Every document of a YAML text.
+pub fn yaml_text(name: &str, text: &str) -> Vec<Value> {
     let source = SourceText {
-        file: file.display().to_string().into(),
-        bytes: std::fs::read(file).unwrap().into(),
+        file: name.into(),
+        bytes: text.as_bytes().into(),
     };
     let documents = document::parse(&source).unwrap_or_else(|wrong| panic!("{wrong:?}"));
     let documents = documents.iter().map(value);

@@ -83,7 +83,11 @@ impl Scrape {
                 answers.map(sample).collect()
             })),
             "snapshot_info" => {
-                let revision = state.reload.revision.clone();
+                // Those of an API server follow each other too fast to be labels.
+                let revision = match (&state.reload.revision, &state.feed) {
+                    (Some(_), Some(_)) => Some("followed".to_owned()),
+                    (revision, _) => revision.clone(),
+                };
                 Samples::Gauges(revision.map(|r| (vec![r], 1.0)).into_iter().collect())
             }
             "snapshot_policies" => one(state.reload.policies as f64),

@@ -85,7 +85,10 @@ pub const TABLE: &[Definition] = &[
     metric(
         "snapshot_info",
         Kind::Gauge,
-        &[("revision", "revision of the snapshot")],
+        &[(
+            "revision",
+            "revision of the snapshot; the word followed where an API server is followed",
+        )],
         "1 for the snapshot in force; absent before the first",
     ),
     metric("snapshot_policies", Kind::Gauge, &[], "Policies in force"),

@@ -158,6 +158,34 @@ async fn statuses_tell_what_is_wrong_and_one_replica_writes_them() {
     )
     .await;
 
+    // Our own kinds.
+    let cedar = |text: &str| {
+        json!({ "apiVersion": "portcullis.dev/v1alpha1", "kind": "CedarPolicy",
+            "metadata": { "namespace": shop, "name": "cedar" },
+            "spec": { "selector": { "matchLabels": { "app": "web" } }, "policies": text } })
+    };
+    let forbid = cedar(
+        r#"forbid (principal, action == Action::"http", resource) when { context.http.path == "/x" };"#,
+    );
+    apply(&client, &forbid).await.unwrap();
+    one.decides(&format!("{shop}/web"), "/x", "deny denied_by")
+        .await;
+    becomes(&client, &forbid, "Accepted", "True", "Accepted").await;
+    let (message, _) = becomes(&client, &forbid, "Enforced", "True", "Enforced").await;
+    assert_eq!(message, "in force on 1 workload");
+    apply(&client, &cedar("permit (")).await.unwrap();
+    let (message, generation) = becomes(&client, &forbid, "Accepted", "False", "Invalid").await;
+    assert!(message.starts_with("PC06"), "{message}");
+    let found = api(&client, &forbid).get("cedar").await.unwrap();
+    assert_eq!(
+        found.data["status"]["observedGeneration"],
+        json!(generation)
+    );
+    assert_eq!(found.data["status"]["workloads"], json!(1));
+    let (message, _) = becomes(&client, &forbid, "Enforced", "False", "LastGood").await;
+    assert!(message.contains("1 workload"), "{message}");
+    assert_eq!(one.verdict(&format!("{shop}/web"), "/x"), "deny denied_by");
+
     // Written once: nothing is written that is there already.
     let version = async || {
         let found = api(&client, &good).get("web").await.unwrap();
