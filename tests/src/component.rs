@@ -6,8 +6,12 @@
 
 mod caddy;
 mod debian;
+mod definitions;
 mod envoy;
+mod go;
 mod grpcurl;
+mod hadolint;
+mod helm;
 mod kube_api;
 mod spiffe_clients;
 mod spire;
@@ -23,9 +27,12 @@ use std::time::Duration;
 use crate::process;
 
 pub use caddy::caddy;
-pub use debian::{Unpacked, apache, haproxy, nginx, promtool};
+pub use debian::{Unpacked, apache, haproxy, kubectl, nginx, promtool};
+pub use definitions::definitions;
 pub use envoy::envoy;
 pub use grpcurl::grpcurl;
+pub use hadolint::hadolint;
+pub use helm::{helm, kubeconform};
 pub use kube_api::kube_api;
 pub use spiffe_clients::{SpiffeClient, go_spiffe, java_spiffe, py_spiffe};
 pub use spire::spire_server;

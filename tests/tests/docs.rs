@@ -19,6 +19,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use portcullis_tests::component::{self, require, run_folder, workspace};
+use portcullis_tests::kube_api::KubeApi;
 use portcullis_tests::ports::free_address;
 use portcullis_tests::process::{self, Daemon};
 use regex::Regex;
@@ -41,6 +42,8 @@ struct Page {
     /// The ports that stand in for [`PORTS`].
     ports: [String; 3],
     daemons: Vec<Daemon>,
+    /// The cluster that it speaks to.
+    kubeconfig: Option<PathBuf>,
 }
 
 #[test]
@@ -93,6 +96,16 @@ fn standing_behind_envoy() {
 #[test]
 fn standing_behind_other_proxies() {
     check("docs/tasks/proxies.md", &[]);
+}
+
+#[test]
+fn installing_it_in_a_cluster() {
+    check_in_cluster("docs/tasks/helm.md");
+}
+
+#[test]
+fn standing_behind_proxies_of_a_cluster() {
+    check("docs/tasks/cluster-proxies.md", &[]);
 }
 
 #[test]
@@ -153,10 +166,12 @@ fn every_page_is_run() {
         [
             "candidate.md",
             "ci.md",
+            "cluster-proxies.md",
             "custom.md",
             "envoy.md",
             "explain.md",
             "federation.md",
+            "helm.md",
             "identities.md",
             "kubernetes-identities.md",
             "kubernetes.md",
@@ -172,12 +187,35 @@ fn every_page_is_run() {
     );
 }
 
+/// Runs a page with helm and kubectl, which speak to a real API server; there are no nodes, so no pod ever runs.
+fn check_in_cluster(page: &str) {
+    let (Some(server), Some(helm), Some(kubectl)) = (
+        require(component::kube_api()),
+        require(component::helm()),
+        require(component::kubectl()),
+    ) else {
+        return;
+    };
+    let folder = run_folder(&format!("docs-api-{}", page.replace(['/', '.'], "-")));
+    let server = KubeApi::start(&server, &folder).unwrap_or_else(|cause| panic!("{cause}"));
+    check_with(
+        page,
+        &[helm, kubectl.executable],
+        Some(&server.kubeconfig()),
+    );
+}
+
 /// Runs a page with `tools` on its PATH.
 fn check(page: &str, tools: &[PathBuf]) {
+    check_with(page, tools, None);
+}
+
+fn check_with(page: &str, tools: &[PathBuf], kubeconfig: Option<&Path>) {
     let file = workspace().join(page);
     let written = fs::read_to_string(&file).unwrap();
     let folder = run_folder(&format!("docs-{}", page.replace(['/', '.'], "-")));
     let mut run = Page::new(&folder, tools);
+    run.kubeconfig = kubeconfig.map(Path::to_owned);
     let printed = run.page(&written);
     drop(run);
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -201,6 +239,8 @@ impl Page {
         std::os::unix::fs::symlink(PORTCULLIS, bin.join("portcullis")).unwrap();
         // What the page pipes in comes from its own manifests.
         write_script(&bin.join("kustomize"), "cat manifests/*.yaml");
+        // Pages speak of it as of a folder beside them.
+        std::os::unix::fs::symlink(workspace().join("deploy"), work.join("deploy")).unwrap();
         for tool in tools {
             std::os::unix::fs::symlink(tool, bin.join(tool.file_name().unwrap())).unwrap();
         }
@@ -212,6 +252,7 @@ impl Page {
             path,
             ports: PORTS.map(|_| free_port()),
             daemons: Vec::new(),
+            kubeconfig: None,
         }
     }
 
@@ -354,6 +395,12 @@ impl Page {
         bash.env("PORTCULLIS_LISTEN", format!("127.0.0.1:{}", self.ports[0]));
         bash.env_remove("PORTCULLIS_CONFIG")
             .env_remove("PORTCULLIS_POLICIES");
+        match &self.kubeconfig {
+            Some(kubeconfig) => bash.env("KUBECONFIG", kubeconfig),
+            None => bash.env_remove("KUBECONFIG"),
+        };
+        // What helm and kubectl keep is the page's own, too.
+        bash.env("HOME", &self.folder);
         bash
     }
 

@@ -10,6 +10,8 @@
 
 #[path = "kubernetes/api_server.rs"]
 mod api_server;
+#[path = "kubernetes/chart.rs"]
+mod chart;
 #[path = "kubernetes/cluster.rs"]
 mod cluster;
 #[path = "kubernetes/identity.rs"]

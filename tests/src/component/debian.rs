@@ -149,6 +149,23 @@ pub fn promtool() -> Result<Unpacked, Missing> {
     Unpacked::of(&PROMTOOL)
 }
 
+/// kubectl 1.20: old, and all that a page shows of it is older.
+///
+/// # Errors
+/// It is not there yet and cannot be fetched.
+pub fn kubectl() -> Result<Unpacked, Missing> {
+    const KUBECTL: Recipe = Recipe {
+        name: "kubectl-1.20",
+        executable: "usr/bin/kubectl",
+        remedy: REMEDY,
+        make: |folder| {
+            unpack(folder, &["kubernetes-client"])?;
+            says(folder, "usr/bin/kubectl", "version", "v1.20.2")
+        },
+    };
+    Unpacked::of(&KUBECTL)
+}
+
 fn unpack(folder: &Path, packages: &[&str]) -> io::Result<()> {
     const LIMIT: Duration = Duration::from_secs(300);
     let download = folder.join("download");
