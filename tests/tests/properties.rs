@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use portcullis_policy::compile::compile;
 use portcullis_policy::decision::{Decision, Reason, Verdict};
+use portcullis_policy::document::SourceText;
+use portcullis_policy::live::{Change, ObjectKey, Outcome, Store};
 use portcullis_policy::reference::Reference;
 use portcullis_policy::request::{Missing, RemoteAddress, Request};
 use portcullis_policy::snapshot::Snapshot;
@@ -106,7 +108,7 @@ fn config() -> Config {
 /// Puts every request of random worlds to `check`, after `prepare` has seen the snapshot; a failure
 /// is shrunk and told with its manifests, its request and what both sides said.
 fn on_random_worlds<P>(
-    prepare: impl Fn(&Arc<Snapshot>) -> Result<P, String>,
+    prepare: impl Fn(&Arc<Snapshot>, &World) -> Result<P, String>,
     check: impl Fn(&P, &World, &Facts) -> Result<(), String>,
 ) {
     let outcome = TestRunner::new(config()).run(&generate::scenario(REQUESTS), |scenario| {
@@ -122,7 +124,7 @@ fn on_random_worlds<P>(
         );
         let prepared = compiled
             .map_err(|diagnostics| format!("does not compile: {diagnostics:#?}"))
-            .and_then(|snapshot| prepare(&Arc::new(snapshot)))
+            .and_then(|snapshot| prepare(&Arc::new(snapshot), world))
             .map_err(|why| TestCaseError::fail(format!("\n{text}{why}")))?;
         text += &format!(
             "\nmesh {:?}\nworkload {:?}\ntarget {:?}, service {:?}\n",
@@ -216,7 +218,7 @@ impl Whole {
 #[test]
 fn engine_agrees_with_the_naive_evaluator() {
     on_random_worlds(
-        |snapshot| Ok(Arc::clone(snapshot)),
+        |snapshot, _| Ok(Arc::clone(snapshot)),
         |snapshot, world, facts| {
             let naive = Whole::by_naive(&naive::evaluate(world, facts));
             let engine = Whole::by_engine(&snapshot.decide(&convert::request(world, facts)));
@@ -233,7 +235,7 @@ fn engine_agrees_with_the_naive_evaluator() {
 #[test]
 fn engine_agrees_with_the_full_cedar_set() {
     on_random_worlds(
-        |snapshot| Ok((Arc::clone(snapshot), Reference::new(snapshot)?)),
+        |snapshot, _| Ok((Arc::clone(snapshot), Reference::new(snapshot)?)),
         |(snapshot, reference), world, facts| {
             let request = convert::request(world, facts);
             let engine = snapshot.decide(&request);
@@ -272,6 +274,62 @@ fn engine_agrees_with_the_full_cedar_set() {
                 return Ok(());
             }
             Err(format!("full   {full:?}\nengine {engine:?}"))
+        },
+    );
+}
+
+/// The world as objects that came one by one, half of them more than once.
+fn followed(world: &World) -> Store {
+    let mut store = Store::new(convert::settings(&world.mesh));
+    let objects: Vec<(ObjectKey, Change)> = convert::manifests(world)
+        .iter()
+        .map(|manifest| {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let api = text(&manifest["apiVersion"]);
+            let group = api.split_once('/').map_or("", |(group, _)| group);
+            let metadata = &manifest["metadata"];
+            let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+            let key = ObjectKey::new(group, &text(&manifest["kind"]), &namespace, &name);
+            let source = SourceText {
+                file: key.file(),
+                bytes: manifest.to_string().into_bytes().into(),
+            };
+            let change = Change::Apply {
+                key: key.clone(),
+                text: source,
+            };
+            (key, change)
+        })
+        .collect();
+    store.change(objects.iter().rev().map(|(_, change)| change.clone()));
+    for (key, change) in objects.iter().step_by(2) {
+        store.change([Change::Delete(key.clone())]);
+        store.snapshot();
+        store.change([change.clone()]);
+    }
+    store
+}
+
+/// Followed object by object, a world comes to the decisions that it comes to as files.
+#[test]
+fn objects_one_by_one_agree_with_files() {
+    on_random_worlds(
+        |snapshot, world| {
+            let mut store = followed(world);
+            let refused = store.outcomes().find(|(_, o)| **o != Outcome::Accepted);
+            if let Some((key, outcome)) = refused {
+                return Err(format!("{key:?} {outcome:?}"));
+            }
+            Ok((Arc::clone(snapshot), store.snapshot()))
+        },
+        |(files, objects), world, facts| {
+            let request = convert::request(world, facts);
+            let (of_files, mut of_objects) = (files.decide(&request), objects.decide(&request));
+            of_objects.snapshot.clone_from(&of_files.snapshot);
+            if of_files == of_objects {
+                return Ok(());
+            }
+            Err(format!("files   {of_files:?}\nobjects {of_objects:?}"))
         },
     );
 }
@@ -324,7 +382,7 @@ fn with_gaps(request: &Request) -> impl Iterator<Item = (&'static str, Request)>
 #[test]
 fn a_missing_fact_never_opens() {
     on_random_worlds(
-        |snapshot| Ok((Arc::clone(snapshot), Reference::new(snapshot)?)),
+        |snapshot, _| Ok((Arc::clone(snapshot), Reference::new(snapshot)?)),
         |(snapshot, reference), world, facts| {
             let request = convert::request(world, facts);
             let whole = snapshot.decide(&request);
