@@ -309,3 +309,6 @@ impl Attestor for KubernetesAttestor {
         Ok(found?.unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests;

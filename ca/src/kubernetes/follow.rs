@@ -124,7 +124,8 @@ impl Following {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn heard(&self) {
+    /// The server said something.
+    pub(crate) fn heard(&self) {
         self.now().heard = Some(Instant::now());
     }
 

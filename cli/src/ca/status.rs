@@ -101,7 +101,8 @@ fn human(out: &mut impl Write, status: &api::GetStatusResponse) -> io::Result<()
 fn human_cluster(out: &mut impl Write, cluster: &api::Cluster) -> io::Result<()> {
     if !cluster.node.is_empty() {
         let (pods, node) = (cluster.pods, &cluster.node);
-        writeln!(out, "Kubernetes   : {pods} pods on the node {node}")?;
+        let noun = if pods == 1 { "pod" } else { "pods" };
+        writeln!(out, "Kubernetes   : {pods} {noun} on the node {node}")?;
     }
     if cluster.cluster_spiffe_ids > 0 {
         writeln!(

@@ -181,7 +181,6 @@ impl NodePods {
     pub async fn follow(&self, changed: impl Fn()) {
         let sink = |event| {
             if self.take(event) {
-                self.changes.send_modify(|version| *version += 1);
                 changed();
             }
         };
@@ -189,7 +188,16 @@ impl NodePods {
         crate::kubernetes::follow::follow(self.api.clone(), fields, &self.following, sink).await;
     }
 
-    fn take(&self, event: Event<ApiPod>) -> bool {
+    /// Takes over a change; true when attestation can tell.
+    pub(super) fn take(&self, event: Event<ApiPod>) -> bool {
+        let is_change = self.is_change(event);
+        if is_change {
+            self.changes.send_modify(|version| *version += 1);
+        }
+        is_change
+    }
+
+    fn is_change(&self, event: Event<ApiPod>) -> bool {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Put(pod) => known.pods.put(pod.into()),
@@ -263,7 +271,7 @@ impl NodePods {
         let mut looked = self.looked.lock().await;
         if let Some((started, found)) = &*looked {
             // Begun after we came: as good as our own.
-            if *started >= asked {
+            if *started > asked {
                 return found.clone();
             }
             sleep_until(*started + PAUSE).await;

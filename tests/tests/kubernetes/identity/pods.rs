@@ -120,7 +120,7 @@ async fn a_process_has_the_identity_of_its_pod_for_as_long_as_there_is_one() {
     })
     .await;
     let status = authority.server.ok(&["ca", "status"]).unwrap();
-    assert!(status.contains("1 pods on the node n1"), "{status}");
+    assert!(status.contains("1 pod on the node n1"), "{status}");
     api.restart().unwrap_or_else(|cause| panic!("{cause}"));
     let client = api.client().await.unwrap();
     label(&client, "shop", "web-0", json!({ "app": "web" })).await;
