@@ -32,6 +32,9 @@ use self::roots::{ReloadedRoots, verifier};
 /// Time to a connection. A watch that says nothing for longer than its own limit is ended by kube's watcher.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Silence after which a connection is probed.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
 /// Which cluster, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
@@ -123,6 +126,10 @@ pub fn connect(config: Config) -> Result<Client, ConnectError> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
+    // A peer that is gone without a word would leave a watch silent until its own limit.
+    http.set_keepalive(Some(KEEPALIVE));
+    http.set_keepalive_interval(Some(KEEPALIVE / 2));
+    http.set_keepalive_retries(Some(3));
     let https = HttpsConnectorBuilder::new().with_tls_config(tls(&config)?);
     // Plain HTTP is what `kubectl proxy` speaks on loopback.
     let https = https.https_or_http();
