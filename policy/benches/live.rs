@@ -72,7 +72,8 @@ fn pod(i: usize, version: usize) -> Change {
     let (a, b) = (i / 250, i % 250);
     let text = format!(
         r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"pod-{i}","namespace":"ns-{namespace}","labels":{{"app":"app-{app}","version":"v1","pod-template-hash":"{i:x}","app.kubernetes.io/managed-by":"Helm"}}}},"spec":{{"serviceAccountName":"app-{app}","containers":[{{"name":"main","ports":[{{"containerPort":8080}}]}}]}},"status":{{"phase":"Running","podIP":"10.{}.{a}.{b}"}}}}"#,
-        version % 250
+        // Another one each time round.
+        version % 251
     );
     apply(pod_key(i), text)
 }
