@@ -10,14 +10,21 @@
 
 pub mod break_glass;
 pub mod cases;
+#[cfg(feature = "serve")]
 pub mod certificate;
 pub mod decide;
 pub mod enforcement;
+#[cfg(feature = "serve")]
+pub mod follow;
 pub mod in_force;
 pub mod judge;
+#[cfg(feature = "serve")]
 pub mod metrics;
 pub mod object;
 pub mod review;
+#[cfg(feature = "serve")]
+pub mod serve;
+#[cfg(feature = "serve")]
 pub mod server;
 pub mod tell;
 pub mod verdict;

@@ -102,6 +102,12 @@ pub enum Command {
         after_help = "Example:\n  portcullis authz serve --config portcullis.yaml"
     )]
     Authz(AuthzCommand),
+    /// Judge changes of policies before a cluster makes them: the validating webhook
+    #[command(
+        subcommand,
+        after_help = "Example:\n  portcullis admission webhook-config | kubectl apply -f -"
+    )]
+    Admission(crate::admission::args::AdmissionCommand),
     /// Give workloads identities: the SPIFFE certificate authority
     #[command(subcommand, after_help = "Example:\n  portcullis ca serve")]
     Ca(crate::ca::args::CaCommand),
@@ -439,6 +445,17 @@ pub struct DevArgs {
     /// Lifetime of the SVIDs of the example's services: short, so that one sees them renewed
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = crate::ca::entry::lifetime)]
     pub svid_ttl: std::time::Duration,
+    /// Serve the admission webhook too, for the cluster of this kubeconfig's current context
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address of that webhook
+    #[arg(
+        long,
+        default_value = "127.0.0.1:9443",
+        value_name = "ADDR",
+        requires = "kubeconfig"
+    )]
+    pub admission_listen: SocketAddr,
     /// Stop after the requests have been replayed
     #[arg(long)]
     pub once: bool,

@@ -3,6 +3,7 @@
 //! Precedence: flag, environment, file, default. What is not a key is an error that names the
 //! nearest one, and every mistake of the file is reported at once.
 
+mod admission;
 mod ca;
 mod keys;
 mod kubernetes;
@@ -30,6 +31,7 @@ use portcullis_policy::settings::{CustomProvider, DeclaredWorkload, Settings};
 
 use read::Mistake;
 
+pub use admission::{AdmissionConfig, CertificateConfig};
 pub use ca::{CaConfig, CaKubernetesConfig, WebConfig};
 pub use keys::{Key, keys};
 pub use kubernetes::{KubernetesConfig, Statuses};
@@ -100,6 +102,8 @@ pub struct Config {
     pub kubernetes: Option<KubernetesConfig>,
     /// `ca`.
     pub ca: CaConfig,
+    /// `admission`.
+    pub admission: AdmissionConfig,
     /// `identity.require_svid`.
     pub require_svid: bool,
     /// `custom_providers`.

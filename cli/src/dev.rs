@@ -7,6 +7,7 @@ mod identity;
 mod next;
 mod replay;
 pub mod service;
+mod webhook;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use portcullis_policy::settings::Settings;
 use tokio::sync::{oneshot, watch};
 
 use self::identity::Picture;
+use self::webhook::Webhook;
 use crate::args::{DevArgs, GlobalArgs};
 use crate::authz::serve::runtime;
 use crate::exit::Exit;
@@ -99,13 +101,32 @@ async fn serve(
         // An error means that the sender is gone, which is a stop, too.
         let _ = finished.await;
     }));
-    // Whatever happens below, the server is asked to end and waited for.
+    // Whatever happens below, the servers are asked to end and waited for.
     let played = tokio::select! {
-        played = identify(args, address, served, envoy, status) => played,
+        played = judge(args, address, served, envoy, status) => played,
         () = stop => Ok(Exit::Yes),
     };
     drop(finish);
     serving.await.context("the service ended")??;
+    played
+}
+
+/// Judges changes in the cluster of a kubeconfig, where there is one.
+async fn judge(
+    args: &DevArgs,
+    address: SocketAddr,
+    served: &Served,
+    envoy: Option<&Path>,
+    status: watch::Receiver<ReloadStatus>,
+) -> anyhow::Result<Exit> {
+    let webhook = match &args.kubeconfig {
+        Some(kubeconfig) => Some(Webhook::start(kubeconfig, args.admission_listen).await?),
+        None => None,
+    };
+    let played = identify(args, address, served, envoy, status).await;
+    if let Some(webhook) = webhook {
+        webhook.stop().await;
+    }
     played
 }
 

@@ -4,6 +4,7 @@
 //! `portcullis-authz`; this crate reads flags, environment and `portcullis.yaml`, calls them, and
 //! tells a person or a script what they answered.
 
+mod admission;
 mod args;
 mod authz;
 mod ca;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Authz(AuthzCommand::Config(args)) => authz::config::run(&args),
         Command::Authz(AuthzCommand::Tail(args)) => authz::tail::run(&args, global.output),
         Command::Authz(AuthzCommand::Top(args)) => authz::top::run(&args),
+        Command::Admission(command) => admission::run(command, &global),
         Command::Ca(command) => ca::run(command, &global),
         Command::Svid(command) => svid::run(command, &global),
         Command::Dev(args) => dev::run(&args, &global),

@@ -52,6 +52,11 @@ fn readme() {
 }
 
 #[test]
+fn judging_changes_as_they_are_applied() {
+    check("docs/tasks/admission.md", &[]);
+}
+
+#[test]
 fn checking_in_ci() {
     check("docs/tasks/ci.md", &[]);
 }
@@ -164,6 +169,7 @@ fn every_page_is_run() {
     assert_eq!(
         names,
         [
+            "admission.md",
             "candidate.md",
             "ci.md",
             "cluster-proxies.md",

@@ -8,6 +8,8 @@
     reason = "a test says what is wrong by failing"
 )]
 
+#[path = "kubernetes/admission.rs"]
+mod admission;
 #[path = "kubernetes/api_server.rs"]
 mod api_server;
 #[path = "kubernetes/chart.rs"]

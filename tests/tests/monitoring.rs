@@ -13,6 +13,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use portcullis_admission::metrics as admission;
 use portcullis_authz::observe::metrics as authz;
 use portcullis_ca::observe::metrics as ca;
 use portcullis_policy::decision::{Reason, Verdict};
@@ -22,7 +23,7 @@ use regex::Regex;
 use serde_json::Value;
 
 /// What Prometheus and Grafana get for each service.
-const SERVICES: [&str; 2] = ["portcullis-authz", "portcullis-ca"];
+const SERVICES: [&str; 3] = ["portcullis-authz", "portcullis-ca", "portcullis-admission"];
 
 /// Labels that Prometheus itself adds.
 const TARGET: [&str; 3] = ["instance", "job", "le"];
@@ -98,7 +99,12 @@ fn metrics() -> Vec<Metric> {
         is_histogram: one.kind.as_str() == "histogram",
         labels: one.labels,
     });
-    authz.chain(ca).collect()
+    let admission = admission::TABLE.iter().map(|one| Metric {
+        name: one.full_name(),
+        is_histogram: one.kind.as_str() == "histogram",
+        labels: one.labels,
+    });
+    authz.chain(ca).chain(admission).collect()
 }
 
 /// What a text says of metrics that there are not, labels that they do not have, and values that

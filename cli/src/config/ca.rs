@@ -160,12 +160,12 @@ fn address(reader: &mut Reader, node: &Node, folder: &Path) -> Option<String> {
     })
 }
 
-fn path(reader: &mut Reader, node: &Node, folder: &Path) -> Option<PathBuf> {
+pub(super) fn path(reader: &mut Reader, node: &Node, folder: &Path) -> Option<PathBuf> {
     reader.text(node, "a path").map(|path| folder.join(path))
 }
 
 /// Lifetimes are longer than the other durations: hours and days, too, up to 100 years.
-fn lifetime(reader: &mut Reader, node: &Node) -> Option<Duration> {
+pub(super) fn lifetime(reader: &mut Reader, node: &Node) -> Option<Duration> {
     const LONGEST: u64 = 100 * 366 * 86_400;
     let text = reader.text(node, "a lifetime, such as `1h`,")?;
     let unit = text.trim_start_matches(|char: char| char.is_ascii_digit());

@@ -1,6 +1,7 @@
 //! Every key of `portcullis.yaml`: the reader refuses what is not here, and the reference
 //! documents what is.
 
+mod admission;
 mod ca;
 mod engine;
 mod kubernetes;
@@ -43,6 +44,7 @@ pub fn keys() -> impl Iterator<Item = &'static Key> {
         listeners::KEYS,
         tokens::KEYS,
         ca::KEYS,
+        admission::KEYS,
         seeing::KEYS,
     ]
     .into_iter()

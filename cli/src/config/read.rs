@@ -9,7 +9,7 @@ use portcullis_authz::endpoint::Endpoint;
 use portcullis_policy::settings::{CustomProvider, DeclaredWorkload};
 
 use super::keys::keys;
-use super::{Config, ca, kubernetes, listener, mesh, observe, tokens};
+use super::{Config, admission, ca, kubernetes, listener, mesh, observe, tokens};
 use crate::args::LogFormat;
 use portcullis_policy::document::{Mark, Node, Value};
 
@@ -147,6 +147,7 @@ impl Reader {
                 "management" => observe::management(self, node, folder, &mut config.observe),
                 "kubernetes" => config.kubernetes = Some(kubernetes::read(self, node, folder)),
                 "ca" => config.ca = ca::read(self, node, folder),
+                "admission" => config.admission = admission::read(self, node, folder),
                 "log" => self.log(node, &mut config),
                 _ => {}
             }

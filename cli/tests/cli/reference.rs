@@ -167,5 +167,11 @@ fn every_metric_is_documented() {
         let (name, kind) = (one.full_name(), one.kind.as_str());
         page.push_str(&metric(&name, kind, one.labels, one.meaning));
     }
+    page.push_str("\n## The admission webhook\n\n");
+    page.push_str(HEAD);
+    for one in portcullis_admission::metrics::TABLE {
+        let (name, kind) = (one.full_name(), one.kind.as_str());
+        page.push_str(&metric(&name, kind, one.labels, one.meaning));
+    }
     check("metrics.md", &page);
 }

@@ -1,0 +1,117 @@
+//! The set in force as the API server has it: what the source follows, and the labels of namespaces.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::core::PartialObjectMeta;
+use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client};
+use portcullis_policy::live::Change;
+use portcullis_source::{SharedStore, Source, Status};
+use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
+
+use crate::certificate::State;
+use crate::in_force::{InForce, Labels, Proposed};
+use crate::server::{Missing, Readiness};
+
+/// Names and labels of namespaces, followed.
+#[derive(Clone)]
+pub struct Namespaces(reflector::Store<PartialObjectMeta<Namespace>>);
+
+impl Namespaces {
+    /// Follows those of the cluster; the future does it.
+    #[must_use]
+    pub fn follow(client: Client) -> (Self, impl Future<Output = ()> + Send) {
+        let (known, writer) = reflector::store();
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+        let following = async move {
+            let events = watcher(api, watcher::Config::default());
+            let events = events.default_backoff().reflect(writer);
+            let mut events = std::pin::pin!(events);
+            let mut failing = false;
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(_) => failing = false,
+                    Err(error) if !failing => {
+                        failing = true;
+                        tracing::warn!(%error, "namespaces cannot be followed: their labels stay as they were");
+                    }
+                    Err(_) => {}
+                }
+            }
+        };
+        (Self(known), following)
+    }
+
+    fn labels(&self, name: &str) -> Option<Labels> {
+        let found = self.0.get(&ObjectRef::new(name))?;
+        Some(found.metadata.labels.clone().unwrap_or_default())
+    }
+}
+
+/// What is followed, as verdicts ask it.
+pub struct Followed {
+    store: SharedStore,
+    namespaces: Namespaces,
+}
+
+impl Followed {
+    /// The documents of `source`, and `namespaces`.
+    #[must_use]
+    pub fn new(source: &Source, namespaces: Namespaces) -> Self {
+        Self {
+            store: source.store(),
+            namespaces,
+        }
+    }
+}
+
+impl InForce for Followed {
+    fn propose(&self, changes: &[Change]) -> Proposed {
+        Proposed::to(&mut self.store.lock(), changes)
+    }
+
+    fn namespace_labels(&self, name: &str) -> Option<Labels> {
+        self.namespaces.labels(name)
+    }
+}
+
+/// Readiness of a server that follows an API server.
+pub struct Ready {
+    status: watch::Receiver<Status>,
+    certificate: watch::Receiver<State>,
+}
+
+impl Ready {
+    /// As `status` and `certificate` say.
+    #[must_use]
+    pub fn new(status: watch::Receiver<Status>, certificate: watch::Receiver<State>) -> Arc<Self> {
+        Arc::new(Self {
+            status,
+            certificate,
+        })
+    }
+}
+
+impl Readiness for Ready {
+    fn missing(&self) -> Missing {
+        let mut missing = Vec::new();
+        let status = self.status.borrow();
+        if !status.synced {
+            missing.extend(status.missing());
+            missing.push("the policies in force are not known yet".to_owned());
+        }
+        let certificate = self.certificate.borrow();
+        if !certificate.serving {
+            let why = certificate.problem.as_deref();
+            missing.push(why.unwrap_or("there is no certificate yet").to_owned());
+        }
+        Missing(missing)
+    }
+
+    fn is_synced(&self) -> bool {
+        self.status.borrow().synced
+    }
+}

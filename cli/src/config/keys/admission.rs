@@ -1,0 +1,223 @@
+//! The validating webhook.
+
+use super::{Key, key};
+
+/// The keys, parents before children.
+pub const KEYS: &[Key] = &[
+    key(
+        "admission",
+        "mapping",
+        "empty",
+        "The validating webhook: `admission serve`. `kubernetes` says which cluster",
+    ),
+    key(
+        "admission.listen",
+        "`IP:PORT`",
+        "`0.0.0.0:9443`",
+        "Where API servers send reviews, over https",
+    ),
+    key(
+        "admission.management",
+        "`IP:PORT`",
+        "`127.0.0.1:9903`",
+        "Listener for operators and their tools: plain HTTP with `/metrics`, `/livez` and `/readyz`",
+    ),
+    key(
+        "admission.namespace",
+        "name",
+        "the pod's, else the kubeconfig's",
+        "Our own namespace: of the Service and of the Secret",
+    ),
+    key(
+        "admission.service",
+        "name",
+        "`portcullis-admission`",
+        "Our Service: the certificate holds for `SERVICE.NAMESPACE.svc`",
+    ),
+    key(
+        "admission.names",
+        "list of DNS names and addresses",
+        "`SERVICE.NAMESPACE.svc`",
+        "What API servers verify the certificate by, where the webhook has a URL; the first counts",
+    ),
+    key(
+        "admission.webhook_configuration",
+        "name",
+        "`portcullis-admission`",
+        "ValidatingWebhookConfiguration whose `caBundle` is kept up to date; all its webhooks are ours",
+    ),
+    key(
+        "admission.ca_bundle",
+        "`inject` or `external`",
+        "`inject`",
+        "Whether the `caBundle` is ours to write, or somebody else's, such as cert-manager's",
+    ),
+    key(
+        "admission.propagation",
+        "duration",
+        "`10s`",
+        "How long a root stands in the `caBundle` before a certificate of it is served: every API server has followed by then",
+    ),
+    key(
+        "admission.retire",
+        "duration",
+        "`5m`",
+        "How long a root that is no longer ours stays in the `caBundle`: other replicas may still show certificates of it",
+    ),
+    key(
+        "admission.certificate",
+        "mapping",
+        "a small authority of our own, in a Secret",
+        "Where the serving certificate comes from: of `files`, `workload_api` and `secret` one",
+    ),
+    key(
+        "admission.certificate.files",
+        "mapping",
+        "none",
+        "Files, such as cert-manager's Secret when it is mounted; changed ones are taken over",
+    ),
+    key(
+        "admission.certificate.files.certificate",
+        "path",
+        "required",
+        "Certificate, PEM, leaf first, relative to this file",
+    ),
+    key(
+        "admission.certificate.files.key",
+        "path",
+        "required",
+        "Its private key, PEM, not encrypted",
+    ),
+    key(
+        "admission.certificate.files.authorities",
+        "path",
+        "none",
+        "Roots for the `caBundle`, PEM; required unless `admission.ca_bundle` is `external`",
+    ),
+    key(
+        "admission.certificate.workload_api",
+        "mapping",
+        "none",
+        "A SPIFFE Workload API, such as that of `ca serve`: the X.509-SVID's entry has the DNS name `SERVICE.NAMESPACE.svc`",
+    ),
+    key(
+        "admission.certificate.workload_api.endpoint",
+        "`unix:PATH` or `tcp:IP:PORT`",
+        "SPIFFE_ENDPOINT_SOCKET",
+        "Where it is",
+    ),
+    key(
+        "admission.certificate.workload_api.hint",
+        "text",
+        "the first SVID",
+        "Hint of the SVID that is meant",
+    ),
+    key(
+        "admission.certificate.secret",
+        "mapping",
+        "empty",
+        "A small authority of our own, kept in a Secret that the replicas share; it signs their certificates and nothing else",
+    ),
+    key(
+        "admission.certificate.secret.name",
+        "name",
+        "`portcullis-admission-authority`",
+        "The Secret, in our own namespace",
+    ),
+    key(
+        "admission.certificate.secret.authority_ttl",
+        "lifetime",
+        "`90d`",
+        "Lifetime of the authority; a successor is published at half of it",
+    ),
+    key(
+        "admission.certificate.secret.certificate_ttl",
+        "lifetime",
+        "`24h`",
+        "Lifetime of a serving certificate; at most a quarter of the authority's",
+    ),
+    key(
+        "admission.certificate.secret.lead",
+        "lifetime",
+        "`10m`",
+        "How long a successor is published before it signs; longer than `admission.propagation`",
+    ),
+    key(
+        "admission.enforcement",
+        "`deny`, `warn` or `audit`",
+        "`deny`",
+        "What findings lead to at most, in namespaces without the label `portcullis.dev/enforcement`",
+    ),
+    key(
+        "admission.floor",
+        "`deny`, `warn` or `audit`",
+        "`warn`",
+        "The loosest that a namespace's label can ask for. Errors, with which a policy cannot be run, are warnings at least",
+    ),
+    key(
+        "admission.codes",
+        "mapping",
+        "errors `deny`, everything else `warn`",
+        "What single diagnostics lead to, by code, such as `PC0120: deny`",
+    ),
+    key(
+        "admission.codes{}",
+        "`deny`, `warn` or `audit`",
+        "",
+        "`deny`: the change is refused; `warn`: a warning to the client; `audit`: in the audit annotations alone",
+    ),
+    key(
+        "admission.break_glass",
+        "mapping",
+        "nobody may",
+        "Who may pass a refusal, with the annotation `portcullis.dev/break-glass` on the object",
+    ),
+    key(
+        "admission.break_glass.groups",
+        "list of groups",
+        "none",
+        "Groups of Kubernetes users",
+    ),
+    key(
+        "admission.limits",
+        "mapping",
+        "empty",
+        "What is taken on at once",
+    ),
+    key(
+        "admission.limits.body_bytes",
+        "bytes",
+        "`8388608`",
+        "Longest review; a longer one is answered 413",
+    ),
+    key(
+        "admission.limits.reviews",
+        "number",
+        "`256`",
+        "Most reviews at once; one more is answered 503, and the failure policy decides",
+    ),
+    key(
+        "admission.limits.connections",
+        "number",
+        "`1024`",
+        "Most open connections; one more is closed",
+    ),
+    key(
+        "admission.limits.deadline",
+        "duration",
+        "`4s`",
+        "Longest time for one review, shorter where the API server waits less; then 504, and the failure policy decides",
+    ),
+    key(
+        "admission.limits.drain_delay",
+        "duration",
+        "`5s`",
+        "How long the server goes on after SIGTERM, not ready, until no API server sends reviews here",
+    ),
+    key(
+        "admission.limits.drain",
+        "duration",
+        "`10s`",
+        "Longest time for open reviews after that",
+    ),
+];
