@@ -78,7 +78,12 @@ fn random() -> Vec<Value> {
             .filter(|o| plural(o).is_some())
             .enumerate()
         {
-            match (n + m) % 8 {
+            // Rules are what AuthorizationPolicies have; of other kinds they would be pruned.
+            let place = match object["kind"] == "AuthorizationPolicy" {
+                true => (n + m) % 8,
+                false => 7,
+            };
+            match place {
                 0 => object["spec"]["rules"] = Value::Null,
                 1 => {
                     object["spec"]["rules"] =
@@ -126,25 +131,29 @@ async fn what_istio_refuses_is_refused_and_what_the_engine_compiles_is_taken() {
     })
     .await;
 
-    let (mut refused, mut taken) = (0, 0);
+    let (mut refused, mut taken, mut pruned) = (0, 0, 0);
     for (file, mut object) in corpus() {
         let Some(plural) = plural(&object) else {
             continue;
         };
         let wants_error = object.as_object_mut().unwrap().remove("_err").is_some();
         object["metadata"]["namespace"] = json!(namespace);
-        // As kubectl asks: what would be pruned is refused.
-        let path = path(&namespace, plural, "", "?dryRun=All&fieldValidation=Strict");
+        let path = path(&namespace, plural, "", "?dryRun=All");
         let said = send(&client, "POST", &path, &object).await;
         assert!(!said.is_failure(), "{file}: {said:?}\n{object}");
+        // What this channel of Istio's schema does not know is gone before a webhook sees it.
+        if said.warnings.iter().any(|w| w.contains("unknown field")) {
+            pruned += 1;
+            continue;
+        }
         let is_refused = said.status != 201;
         assert_eq!(is_refused, wants_error, "{file}: {said:?}\n{object}");
         refused += usize::from(is_refused);
         taken += usize::from(!is_refused);
     }
     assert!(
-        refused > 10 && taken > 5,
-        "{refused} refused, {taken} taken"
+        refused > 10 && taken > 5 && pruned < 5,
+        "{refused} refused, {taken} taken, {pruned} pruned"
     );
 
     let (mut by_us, mut accepted) = (0, 0);
@@ -159,6 +168,9 @@ async fn what_istio_refuses_is_refused_and_what_the_engine_compiles_is_taken() {
         )
         .await;
         assert!(!said.is_failure(), "{said:?}\n{object}");
+        if said.warnings.iter().any(|w| w.contains("unknown field")) {
+            continue;
+        }
         let denied_by_us = said.message().contains("denied the request");
         match said.status {
             201 => {
