@@ -108,6 +108,9 @@ pub enum Command {
         after_help = "Example:\n  portcullis admission webhook-config | kubectl apply -f -"
     )]
     Admission(crate::admission::args::AdmissionCommand),
+    /// Print the custom resource definitions to install in a cluster: CedarPolicy, PolicyTest, ClusterSPIFFEID
+    #[command(after_help = "Example:\n  portcullis crds | kubectl apply --server-side -f -")]
+    Crds,
     /// Give workloads identities: the SPIFFE certificate authority
     #[command(subcommand, after_help = "Example:\n  portcullis ca serve")]
     Ca(crate::ca::args::CaCommand),

@@ -9,10 +9,12 @@ mod args;
 mod authz;
 mod ca;
 mod config;
+mod crds;
 mod dev;
 mod diagnostics;
 mod exit;
 mod inputs;
+mod kubectl;
 mod logging;
 mod out;
 mod policy;
@@ -29,8 +31,13 @@ use crate::exit::Exit;
 /// Runs the command line of this process and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let asked = match kubectl::asked(&arguments) {
+        Some(asked) => asked.map(Asked::Kubectl),
+        None => Cli::try_parse_from(arguments).map(Asked::Portcullis),
+    };
+    let asked = match asked {
+        Ok(asked) => asked,
         Err(error) => {
             // clap's own exit code for wrong usage is 2, which with us means "the answer is no".
             let exit = if error.use_stderr() {
@@ -42,8 +49,17 @@ pub fn main() -> ExitCode {
             return exit.into();
         }
     };
-    out::set_color(cli.global.color);
-    match run(cli) {
+    let answered = match asked {
+        Asked::Kubectl(kubectl) => {
+            out::set_color(kubectl.global.color);
+            kubectl::run(kubectl)
+        }
+        Asked::Portcullis(cli) => {
+            out::set_color(cli.global.color);
+            run(cli)
+        }
+    };
+    match answered {
         Ok(exit) => exit.into(),
         Err(_) if out::reader_gone() => Exit::Yes.into(),
         Err(error) => {
@@ -55,6 +71,18 @@ pub fn main() -> ExitCode {
             Exit::CouldNotRun.into()
         }
     }
+}
+
+/// By which name the binary was called.
+enum Asked {
+    Kubectl(kubectl::Kubectl),
+    Portcullis(Cli),
+}
+
+/// The command line as a plugin of kubectl.
+#[must_use]
+pub fn kubectl_command() -> clap::Command {
+    kubectl::Kubectl::command()
 }
 
 /// The whole command line, for completions and for the test that compares it with its reference.
@@ -94,6 +122,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Authz(AuthzCommand::Tail(args)) => authz::tail::run(&args, global.output),
         Command::Authz(AuthzCommand::Top(args)) => authz::top::run(&args),
         Command::Admission(command) => admission::run(command, &global),
+        Command::Crds => crds::run(global.output),
         Command::Ca(command) => ca::run(command, &global),
         Command::Svid(command) => svid::run(command, &global),
         Command::Dev(args) => dev::run(&args, &global),

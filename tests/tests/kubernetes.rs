@@ -21,5 +21,7 @@ mod identity;
 #[expect(dead_code, reason = "what other scenarios need of it")]
 #[path = "envoy/setting.rs"]
 mod setting;
+#[path = "kubernetes/kinds.rs"]
+mod kinds;
 #[path = "kubernetes/source.rs"]
 mod source;

@@ -38,10 +38,19 @@ fn commands_are_documented_as_their_help_says() {
          | `policy decide` | an answer to one line of input: `line`, then `decision`, `reason`, `policies`, `audit`, `provider`, `dry_run`, `snapshot`; or `line` and `error` |\n\
          | `policy explain` | `line`, `decision` (as above), `destination`, `destination_from`, `target`, `protocol`, `normalised_path`, `steps`, `rules` |\n\
          | `policy translate` | a Cedar policy: `id`, `file`, `line`, `column`, `cedar` |\n\
+         | `policy test` | a case: `test`, `case`, `holds`, `file`, `line`, `column`, `field`, `wanted`, `got`; where it does not hold `rules`, the nearest; with `explain: true` `explanation` |\n\
+         | `crds` | one List of custom resource definitions |\n\
          | `policy explain-code` | `code`, `severity`, `title`, `explanation` |\n\n\
          Where documents have errors, `decide`, `explain` and `translate` write nothing to standard output and the diagnostics to standard error.\n",
     );
     let mut command = portcullis::command();
+    command.build();
+    write(&command, "", &mut page);
+    page.push_str(
+        "\n# As a plugin of kubectl\n\n\
+         Under the name `kubectl-portcullis` on PATH the binary is `kubectl portcullis`: [a page](../tasks/kubectl.md) tells how.\n",
+    );
+    let mut command = portcullis::kubectl_command();
     command.build();
     write(&command, "", &mut page);
     check("commands.md", &page);

@@ -9,6 +9,7 @@
 //! server keeps the last snapshot in force, for as long as it lasts; [`Status`] tells its age, and why there is no newer one.
 
 mod contact;
+pub mod crd;
 mod follow;
 mod kind;
 mod lease;

@@ -242,6 +242,8 @@ codes! {
         "Istio denies whatever matches a CUSTOM policy whose provider is unknown.";
     RULE_IN_VAIN = "PC0512", Warning, "a rule that adds nothing",
         "Another rule of the same policy matches everything that it matches.";
+    RULE_SHADOWED = "PC0513", Warning, "an ALLOW rule that a DENY rule covers",
+        "DENY comes before ALLOW: whatever the rule would let in, the DENY rule has stopped.";
     OPENS = "PC0520", Warning, "a change that opens workloads",
         "After it no ALLOW policy selects them, so whatever no DENY policy denies is allowed.";
     CLOSES = "PC0521", Note, "a change that closes workloads",

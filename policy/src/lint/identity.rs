@@ -81,7 +81,9 @@ impl<'a> Known<'a> {
                     known.lists_accounts = true;
                     known.accounts.insert((&meta.namespace, &meta.name));
                 }
+                // Where something runs there is a namespace.
                 Resource::Workload(workload) => {
+                    known.namespaces.insert(&workload.namespace);
                     let account = (
                         workload.namespace.as_str(),
                         workload.service_account.as_str(),
@@ -96,6 +98,11 @@ impl<'a> Known<'a> {
 
     fn has_namespace(&self, namespace: &str) -> bool {
         !self.lists_namespaces || self.namespaces.contains(namespace)
+    }
+
+    /// Whether a pattern, of which every `*` stands for anything, matches a namespace.
+    fn has_namespace_like(&self, pattern: &str) -> bool {
+        !self.lists_namespaces || self.namespaces.iter().any(|name| is_like(pattern, name))
     }
 
     fn has_account(&self, namespace: &str, account: &str) -> bool {
@@ -113,10 +120,21 @@ impl<'a> Known<'a> {
 
 fn check_policy(policy: &AuthorizationPolicy, known: &Known<'_>, found: &mut Vec<Diagnostic>) {
     let mut visit = |form: Form, name: &str, value: &Located<String>, field: String| {
-        if value.value.contains('*') {
+        let text = value.value.as_str();
+        let of_namespace = name.ends_with("amespaces") || name == "source.namespace";
+        if text.contains('*') {
+            if of_namespace && !known.has_namespace_like(text) {
+                found.push(about(
+                    &code::UNKNOWN_NAMESPACE,
+                    &value.at,
+                    ("AuthorizationPolicy", &policy.meta),
+                    field,
+                    format!("no namespace of this set matches `{}`", Excerpt(text)),
+                    "check its spelling, or add the Namespace documents",
+                ));
+            }
             return;
         }
-        let text = value.value.as_str();
         let named = match form {
             Form::Principal => principal(text),
             Form::ServiceAccount => Some(match text.split_once('/') {
@@ -127,7 +145,7 @@ fn check_policy(policy: &AuthorizationPolicy, known: &Known<'_>, found: &mut Vec
                 trust_domain: Some(text),
                 ..Named::default()
             }),
-            _ if name.ends_with("amespaces") || name == "source.namespace" => Some(Named {
+            _ if of_namespace => Some(Named {
                 namespace: Some(text),
                 ..Named::default()
             }),
@@ -168,6 +186,25 @@ fn check_policy(policy: &AuthorizationPolicy, known: &Known<'_>, found: &mut Vec
             }
         }
     }
+}
+
+/// Whether `pattern` matches all of `text`, each `*` standing for anything.
+fn is_like(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let mut parts = parts.peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return rest.ends_with(part);
+        }
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.is_empty()
 }
 
 /// What a value names.

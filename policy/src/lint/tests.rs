@@ -170,3 +170,69 @@ fn rules_that_add_nothing_are_named() {
     assert_eq!(codes(&policy(&format!("{get}{other}"))), []);
     assert_eq!(codes(&policy(&format!("{get}  - {{}}\n"))), [("PC0512", 6)]);
 }
+
+#[test]
+fn an_allow_rule_that_a_deny_covers_is_told() {
+    let set = |deny: &str, place: &str, allow: &str| {
+        let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n";
+        codes(&format!(
+            "{head}metadata: {{name: d, namespace: {place}}}\nspec: {{action: DENY, {deny}}}\n---\n\
+             {head}metadata: {{name: a, namespace: foo}}\nspec:\n  {allow}\n"
+        ))
+    };
+    let shadowed = [("PC0513", 10)];
+    let get = "rules: [{to: [{operation: {methods: [GET], paths: [/a/b]}}]}]";
+    let rules = |words: &str| format!("rules: [{{{words}}}]");
+    for deny in [
+        "",
+        "to: [{operation: {methods: [GET]}}]",
+        "to: [{operation: {methods: [PUT, GET]}}]",
+        "to: [{operation: {methods: [PUT]}}, {operation: {paths: [\"/a*\"]}}]",
+        "to: [{operation: {methods: [\"*\"], paths: [/a/b, /c]}}]",
+    ] {
+        for place in ["foo", "istio-system"] {
+            let found = set(&rules(deny), place, get);
+            assert_eq!(found, shadowed, "{deny} in {place}");
+        }
+        assert_eq!(set(&rules(deny), "bar", get), [], "{deny} elsewhere");
+        let narrower = format!("selector: {{matchLabels: {{app: web}}}}, {}", rules(deny));
+        assert_eq!(set(&narrower, "foo", get), [], "{deny} of some workloads");
+    }
+    for deny in [
+        "to: [{operation: {methods: [PUT]}}]",
+        "to: [{operation: {methods: [GET], hosts: [h]}}]",
+        "to: [{operation: {paths: [\"/b*\"]}}]",
+        "from: [{source: {ipBlocks: [10.0.0.1]}}]",
+        "when: [{key: request.headers[a], values: [b]}]",
+        "to: [{operation: {notMethods: [GET]}}]",
+    ] {
+        assert_eq!(set(&rules(deny), "foo", get), [], "{deny}");
+    }
+    let not = "rules: [{to: [{operation: {notMethods: [GET, PUT], paths: [/a]}}]}]";
+    let wide = "to: [{operation: {notMethods: [GET]}}]";
+    assert_eq!(set(&rules(wide), "foo", not), shadowed);
+    let wide = "to: [{operation: {notMethods: [GET, POST]}}]";
+    assert_eq!(set(&rules(wide), "foo", not), []);
+    let of = |principal: &str| format!("from: [{{source: {{principals: [\"{principal}\"]}}}}]");
+    let one = rules(&of("cluster.local/ns/a/sa/b"));
+    assert!(set(&rules(&of("*")), "foo", &one).contains(&shadowed[0]));
+    let prefix = set(&rules(&of("cluster.local/ns/a/*")), "foo", &one);
+    assert!(!prefix.contains(&shadowed[0]), "{prefix:?}");
+}
+
+#[test]
+fn a_pattern_of_namespaces_must_match_one() {
+    let set = |pattern: &str| {
+        codes(&format!(
+            "{POLICY}spec: {{rules: [{{from: [{{source: {{namespaces: [\"{pattern}\"]}}}}]}}]}}\n{STRICT}---\n\
+             apiVersion: v1\nkind: Namespace\nmetadata: {{name: foo}}\n---\n\
+             apiVersion: v1\nkind: Pod\nmetadata: {{name: p, namespace: prod-web}}\n"
+        ))
+    };
+    for known in ["*", "prod-*", "*-web", "*d-w*", "p*d*b", "prod-web", "f*"] {
+        assert_eq!(set(known), [], "{known}");
+    }
+    for unknown in ["bogus-*", "*-bogus", "p*x*", "*prod", "fo"] {
+        assert_eq!(set(unknown), [("PC0507", 4)], "{unknown}");
+    }
+}

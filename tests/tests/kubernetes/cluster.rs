@@ -86,7 +86,7 @@ pub fn istio() -> Option<Vec<Value>> {
     Some(yaml(&file))
 }
 
-/// Kinds of the Gateway API and our own, as far as a server needs them to keep objects.
+/// Kinds of the Gateway API, as far as a server needs them to keep objects, and our own as they are shipped.
 pub fn others() -> Vec<Value> {
     let kind = |group: &str, version: &str, kind: &str, plural: &str, scope: &str| {
         let free = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
@@ -108,24 +108,12 @@ pub fn others() -> Vec<Value> {
         })
     };
     let gateway = "gateway.networking.k8s.io";
-    vec![
+    let mut all = vec![
         kind(gateway, "v1", "Gateway", "gateways", "Namespaced"),
         kind(gateway, "v1", "GatewayClass", "gatewayclasses", "Cluster"),
-        kind(
-            "portcullis.dev",
-            "v1alpha1",
-            "CedarPolicy",
-            "cedarpolicies",
-            "Namespaced",
-        ),
-        kind(
-            "portcullis.dev",
-            "v1alpha1",
-            "PolicyTest",
-            "policytests",
-            "Namespaced",
-        ),
-    ]
+    ];
+    all.extend(portcullis_source::crd::definitions().unwrap());
+    all
 }
 
 /// Applies definitions and waits until their kinds are served.

@@ -1,0 +1,113 @@
+//! `kubectl portcullis check`: what a change would bring to the cluster, before it is applied.
+
+mod objects;
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::sync::Arc;
+
+use portcullis_authz::policy_test;
+use portcullis_policy::compile::Documents;
+use portcullis_policy::diagnostic::Diagnostic;
+use portcullis_policy::resource::{self, CaseOutcome};
+use portcullis_policy::snapshot::Snapshot;
+
+use self::objects::Objects;
+use super::args::{CheckArgs, ClusterArgs};
+use super::cluster::Live;
+use crate::args::Output;
+use crate::exit::Exit;
+use crate::policy::check::{Tally, count};
+use crate::policy::decide::json_line;
+use crate::{diagnostics, inputs, out};
+
+/// Checks what `args` name.
+///
+/// # Errors
+/// When the cluster or a path cannot be read.
+pub async fn run(args: &CheckArgs, cluster: &ClusterArgs, output: Output) -> anyhow::Result<Exit> {
+    let documents = Documents {
+        base: inputs::read(&args.filename)?,
+        candidate: None,
+    };
+    // What cannot be read is told with its place in the file, and no cluster is needed for it.
+    let unread = unreadable(&documents);
+    if !unread.is_empty() {
+        return finish(&unread, &documents, None, args, output);
+    }
+    let live = Live::read(cluster).await?;
+    let objects = Objects::of(&documents.base, &live.namespace);
+    let proposed = live.store.lock().propose(&objects.changes());
+    let (found, after) = match proposed {
+        Ok(proposal) => (proposal.diagnostics, Some(proposal.snapshot)),
+        Err(found) => (found, None),
+    };
+    let mut found: Vec<Diagnostic> = found.into_iter().map(|d| objects.place(d)).collect();
+    if let Some(after) = &after {
+        let broken = broken(&live.snapshot, after);
+        found.extend(
+            broken
+                .iter()
+                .filter_map(CaseOutcome::diagnostic)
+                .map(|d| objects.place(d)),
+        );
+    }
+    finish(&found, &documents, Some(objects.len()), args, output)
+}
+
+/// Every diagnostic of files of which one cannot be read.
+fn unreadable(documents: &Documents) -> Vec<Diagnostic> {
+    let read = documents.base.iter().map(resource::read);
+    let found: Vec<Diagnostic> = read.flat_map(|file| file.diagnostics).collect();
+    if found.iter().any(Diagnostic::is_error) {
+        found
+    } else {
+        Vec::new()
+    }
+}
+
+/// Cases that hold now and would not hold any more, and those of proposed tests that do not hold.
+fn broken(before: &Arc<Snapshot>, after: &Arc<Snapshot>) -> Vec<CaseOutcome> {
+    let outcomes = |snapshot: &Arc<Snapshot>| -> Vec<CaseOutcome> {
+        let tests = snapshot.policies().tests();
+        tests
+            .flat_map(|test| policy_test::run(snapshot, test))
+            .collect()
+    };
+    let failed_before = outcomes(before).into_iter().filter(|case| !case.holds);
+    let failed_before: HashSet<(String, String)> =
+        failed_before.map(|case| (case.test, case.name)).collect();
+    let failing = outcomes(after).into_iter().filter(|case| !case.holds);
+    failing
+        .filter(|case| !failed_before.contains(&(case.test.clone(), case.name.clone())))
+        .collect()
+}
+
+fn finish(
+    found: &[Diagnostic],
+    documents: &Documents,
+    objects: Option<usize>,
+    args: &CheckArgs,
+    output: Output,
+) -> anyhow::Result<Exit> {
+    let tally = Tally::of(found);
+    let mut stdout = out::stdout();
+    match output {
+        Output::Json => {
+            for diagnostic in found {
+                json_line(&mut stdout, diagnostic)?;
+            }
+        }
+        Output::Human => {
+            diagnostics::write_all(&mut stdout, found, documents)?;
+            let what = match objects {
+                Some(objects) => format!("{} against the cluster", count(objects, "object")),
+                None => count(documents.base.len(), "file"),
+            };
+            writeln!(stdout, "checked {what}: {}", tally.words())?;
+        }
+    }
+    stdout.flush()?;
+    let refused = tally.errors > 0 || (args.deny_warnings && tally.warnings > 0);
+    Ok(if refused { Exit::No } else { Exit::Yes })
+}
