@@ -203,7 +203,7 @@ fn an_allow_rule_that_a_deny_covers_is_told() {
         "to: [{operation: {methods: [GET], hosts: [h]}}]",
         "to: [{operation: {paths: [\"/b*\"]}}]",
         "from: [{source: {ipBlocks: [10.0.0.1]}}]",
-        "when: [{key: request.headers[a], values: [b]}]",
+        "when: [{key: \"request.headers[a]\", values: [b]}]",
         "to: [{operation: {notMethods: [GET]}}]",
     ] {
         assert_eq!(set(&rules(deny), "foo", get), [], "{deny}");
