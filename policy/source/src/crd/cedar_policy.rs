@@ -21,37 +21,11 @@ use super::condition::Condition;
     status = "CedarPolicyStatus",
     derive = "PartialEq",
     doc = "User-written Cedar, attached to workloads as an AuthorizationPolicy is. A permit counts as ALLOW, a forbid as DENY.",
-    printcolumn(
-        name = "Accepted",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#,
-        description = "Whether the policies are valid"
-    ),
-    printcolumn(
-        name = "Enforced",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Enforced")].status"#,
-        description = "Whether they are in force"
-    ),
-    printcolumn(
-        name = "Workloads",
-        type_ = "integer",
-        json_path = ".status.workloads",
-        description = "Workloads that they apply to",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Accepted")].reason"#,
-        description = "Why they are accepted or not",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the policies are valid"}"#,
+    printcolumn = r#"{"name": "Enforced", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Enforced\")].status", "description": "Whether they are in force"}"#,
+    printcolumn = r#"{"name": "Workloads", "type": "integer", "jsonPath": ".status.workloads", "description": "Workloads that they apply to", "priority": 1}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason", "description": "Why they are accepted or not", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{

@@ -20,24 +20,9 @@ use super::condition::Condition;
     status = "ClusterSpiffeIdStatus",
     derive = "PartialEq",
     doc = "Registration entries for the pods that it selects, made from templates.",
-    printcolumn(
-        name = "ID",
-        type_ = "string",
-        json_path = ".spec.spiffeIDTemplate",
-        description = "The SPIFFE ID that a pod gets"
-    ),
-    printcolumn(
-        name = "Pods",
-        type_ = "integer",
-        json_path = ".status.stats.podsSelected",
-        description = "Pods that it selects",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp"
-    )
+    printcolumn = r#"{"name": "ID", "type": "string", "jsonPath": ".spec.spiffeIDTemplate", "description": "The SPIFFE ID that a pod gets"}"#,
+    printcolumn = r#"{"name": "Pods", "type": "integer", "jsonPath": ".status.stats.podsSelected", "description": "Pods that it selects", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSpiffeIdSpec {
