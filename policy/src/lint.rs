@@ -13,7 +13,7 @@ mod identity;
 mod mtls;
 mod provider;
 mod rules;
-mod shadow;
+pub(crate) mod shadow;
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub(crate) fn lint_distinct(
     mtls::check(resources, root_namespace, &mut found);
     provider::check(resources, &mut found);
     rules::check(resources, &mut found);
-    shadow::check(resources, root_namespace, &mut found);
+    shadow::check(resources, root_namespace, None, &mut found);
     found.sort_by(|a, b| a.location.cmp(&b.location));
     found
 }

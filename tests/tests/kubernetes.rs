@@ -18,10 +18,10 @@ mod chart;
 mod cluster;
 #[path = "kubernetes/identity.rs"]
 mod identity;
+#[path = "kubernetes/kinds.rs"]
+mod kinds;
 #[expect(dead_code, reason = "what other scenarios need of it")]
 #[path = "envoy/setting.rs"]
 mod setting;
-#[path = "kubernetes/kinds.rs"]
-mod kinds;
 #[path = "kubernetes/source.rs"]
 mod source;

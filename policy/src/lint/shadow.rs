@@ -22,12 +22,16 @@ struct Deny<'a> {
 }
 
 /// Reports ALLOW rules that a DENY rule covers wherever they apply. What is compared is what is written: a rule
-/// that is covered in another way is not reported.
-pub(super) fn check(
+/// that is covered in another way is not reported. `only` are the files of which one must hold either rule.
+pub(crate) fn check(
     resources: &[Arc<Resource>],
     root_namespace: &str,
+    only: Option<&[Arc<str>]>,
     found: &mut Vec<Diagnostic>,
 ) {
+    let concerns = |policy: &AuthorizationPolicy| {
+        only.is_none_or(|files| files.contains(&policy.meta.at.file))
+    };
     let mut denies: FxHashMap<&str, Vec<Deny<'_>>> = FxHashMap::default();
     for policy in authorization_policies(resources) {
         if policy.action != Action::Deny || policy.dry_run == Some(true) {
@@ -57,6 +61,7 @@ pub(super) fn check(
         let nearby: Vec<&Deny<'_>> = nearby
             .filter_map(|namespace| denies.get(namespace))
             .flatten()
+            .filter(|deny| concerns(policy) || concerns(deny.policy))
             .filter(|deny| applies_wherever(deny.policy, policy))
             .collect();
         for (index, rule) in policy.rules.iter().flatten().enumerate() {

@@ -8,6 +8,7 @@ use crate::cedar::context::Uids;
 use crate::compile;
 use crate::diagnostic::Diagnostic;
 use crate::inventory::{Inventory, Part, declared};
+use crate::lint;
 use crate::mesh::Mesh;
 use crate::order::Order;
 use crate::parted::Parted;
@@ -167,8 +168,8 @@ impl Engine {
     }
 
     /// What there is to say of some policies, given the rest of the set. No AuthorizationPolicy,
-    /// RequestAuthentication, CedarPolicy or PolicyTest changes what there is to say of another, so this
-    /// is all that changing them brings.
+    /// RequestAuthentication, CedarPolicy or PolicyTest changes what there is to say of another, but for a
+    /// DENY that covers an ALLOW rule, so this is all that changing them brings.
     pub(super) fn lint_policies(&self, files: &[Arc<str>]) -> Vec<Diagnostic> {
         let changed = || {
             let entries = files.iter().filter_map(|f| self.documents.objects.get(f));
@@ -177,7 +178,9 @@ impl Engine {
         let of_files = self.documents.files.iter();
         let objects = self.documents.objects.iter().map(|(_, e)| &e.content);
         let rest = of_files.chain(objects).flat_map(|c| &c.read.resources);
-        let mut resources: Vec<Arc<Resource>> = rest.filter(|r| !is_apart(r)).cloned().collect();
+        let all: Vec<Arc<Resource>> = rest.cloned().collect();
+        let others = all.iter().filter(|r| !is_apart(r));
+        let mut resources: Vec<Arc<Resource>> = others.cloned().collect();
         let own = changed().flat_map(|c| &c.read.resources);
         resources.extend(own.filter(|r| is_apart(r)).cloned());
         let mut found: Vec<Diagnostic> = Vec::new();
@@ -190,6 +193,7 @@ impl Engine {
         found.extend(compile::diagnose_user(&user, &self.inventory));
         found.extend(self.inventory.diagnose(&resources));
         found.retain(|d| files.contains(&d.location.file));
+        lint::shadow::check(&all, &self.mesh.root_namespace, Some(files), &mut found);
         found
     }
 

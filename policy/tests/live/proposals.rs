@@ -163,3 +163,40 @@ fn a_proposal_tells_where_identities_are_waived() {
     assert_eq!(effects(&mut store, mode("shop", "STRICT")), []);
     assert_eq!(effects(&mut store, mode("shop", "DISABLE")).len(), 1);
 }
+
+/// A DENY is the one policy that changes what there is to say of another.
+#[test]
+fn a_proposal_tells_of_rules_that_a_deny_covers_whichever_comes_last() {
+    let allow = authorization(
+        "shop",
+        "allow",
+        r#"{"rules": [{"to": [{"operation": {"methods": ["GET"], "paths": ["/a"], "ports": ["80"]}}]}]}"#,
+    );
+    let deny = authorization(
+        "shop",
+        "deny",
+        r#"{"action": "DENY", "rules": [{"to": [{"operation": {"methods": ["GET"], "ports": ["80"]}}]}]}"#,
+    );
+    for (first, second) in [(&allow, &deny), (&deny, &allow)] {
+        let mut store = Store::new(Settings::default());
+        store.change([first.clone()]);
+        let proposal = store.propose(std::slice::from_ref(second)).unwrap();
+        let shadowed: Vec<_> = proposal
+            .diagnostics
+            .iter()
+            .filter(|d| d.code == "PC0513")
+            .collect();
+        let [one] = shadowed.as_slice() else {
+            panic!("{:#?}", proposal.diagnostics);
+        };
+        assert_eq!(
+            one.resource.as_deref(),
+            Some("AuthorizationPolicy/shop/allow")
+        );
+        assert!(
+            one.message.contains("`shop/deny#rule[0]`"),
+            "{}",
+            one.message
+        );
+    }
+}
