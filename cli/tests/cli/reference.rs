@@ -48,7 +48,7 @@ fn commands_are_documented_as_their_help_says() {
     write(&command, "", &mut page);
     page.push_str(
         "\n# As a plugin of kubectl\n\n\
-         Under the name `kubectl-portcullis` on PATH the binary is `kubectl portcullis`: [a page](../tasks/kubectl.md) tells how.\n",
+         Under the name `kubectl-portcullis` on PATH the binary is `kubectl portcullis`.\n",
     );
     let mut command = portcullis::kubectl_command();
     command.build();
