@@ -70,6 +70,18 @@ fn roles_hold_the_verbs_that_are_used_and_no_others() {
         for service in &mut services {
             service.ready();
         }
+        // The webhook's authority has a successor by now, or soon.
+        let replaced = within(async || {
+            let all = used(&log);
+            let by = all.get("portcullis-admission")?;
+            by.iter()
+                .any(|right| right.1 == "secrets" && right.2 == "update")
+                .then_some(())
+        });
+        assert!(
+            replaced.await.is_some(),
+            "the webhook's authority is replaced"
+        );
     });
     drop(server);
 
@@ -292,8 +304,8 @@ impl Stage<'_> {
         config["admission"]["management"] = json!(management);
         // So that its authority is replaced while we look.
         config["admission"]["propagation"] = json!("1s");
-        config["admission"]["certificate"]["secret"]["authority_ttl"] = json!("60s");
-        config["admission"]["certificate"]["secret"]["certificate_ttl"] = json!("15s");
+        config["admission"]["certificate"]["secret"]["authority_ttl"] = json!("20s");
+        config["admission"]["certificate"]["secret"]["certificate_ttl"] = json!("5s");
         config["admission"]["certificate"]["secret"]["lead"] = json!("2s");
         config["kubernetes"] = json!({ "kubeconfig": kubeconfig });
         self.start("admission", &["admission", "serve"], &config, management)
