@@ -199,6 +199,7 @@ async fn main() {
             .body(Full::new(Bytes::from(review(number))))
             .unwrap();
         let started = Instant::now();
+        sender.ready().await.unwrap();
         let answer = sender.send_request(request).await.unwrap();
         assert_eq!(answer.status(), 200);
         let answer = answer.into_body().collect().await.unwrap().to_bytes();

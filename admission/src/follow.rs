@@ -22,7 +22,6 @@ pub struct Namespaces(reflector::Store<PartialObjectMeta<Namespace>>);
 
 impl Namespaces {
     /// Follows those of the cluster; the future does it.
-    #[must_use]
     pub fn follow(client: Client) -> (Self, impl Future<Output = ()> + Send) {
         let (known, writer) = reflector::store();
         let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
