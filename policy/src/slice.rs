@@ -209,7 +209,8 @@ impl Slice {
             })
             .collect();
         let token_rule = tokens.as_ref().map(|t| {
-            let first = t.policies().first().map(String::as_str);
+            // Whichever was read first: the same set has the same answers.
+            let first = t.policies().iter().min().map(String::as_str);
             Arc::new(synthetic(Role::Token, dialect, first))
         });
         let closings = contents.closings.iter();

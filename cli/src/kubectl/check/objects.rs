@@ -177,7 +177,7 @@ items:
         let object = objects.0.values().next().unwrap();
         for (path, line, column) in [
             ("", 4, 3),
-            ("spec.rules[0].to[0].operation.methods[1]", 12, 38),
+            ("spec.rules[0].to[0].operation.methods[1]", 12, 36),
             ("metadata.annotations[istio.io/dry-run]", 8, 37),
             ("spec.rules[0].from[0]", 11, 7),
             ("spec.selector", 10, 5),
