@@ -68,10 +68,13 @@ impl Replica {
     }
 }
 
+/// Where replicas are, and whether they are ready.
+type Replicas = Arc<Mutex<Vec<(SocketAddr, Arc<AtomicBool>)>>>;
+
 /// Forwards connections to ready replicas, one after the other: what a Service is to an API server.
 pub struct Service {
     pub address: SocketAddr,
-    replicas: Arc<Mutex<Vec<(SocketAddr, Arc<AtomicBool>)>>>,
+    replicas: Replicas,
     stop: Arc<AtomicBool>,
 }
 
@@ -79,7 +82,7 @@ impl Service {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let replicas: Arc<Mutex<Vec<(SocketAddr, Arc<AtomicBool>)>>> = Arc::default();
+        let replicas: Replicas = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));
         let (known, stopped, next) = (
             Arc::clone(&replicas),
