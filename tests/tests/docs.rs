@@ -67,6 +67,11 @@ fn trying_a_candidate() {
 }
 
 #[test]
+fn asking_the_cluster() {
+    check_in_cluster("docs/tasks/kubectl.md");
+}
+
+#[test]
 fn testing_policies() {
     check("docs/tasks/test.md", &[]);
 }
@@ -179,6 +184,7 @@ fn every_page_is_run() {
             "federation.md",
             "helm.md",
             "identities.md",
+            "kubectl.md",
             "kubernetes-identities.md",
             "kubernetes.md",
             "observe-ca.md",
