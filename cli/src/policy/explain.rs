@@ -163,7 +163,7 @@ fn write_facts(out: &mut impl Write, story: &Explanation) -> std::io::Result<()>
     let from = if story.destination_from.is_empty() {
         String::new()
     } else {
-        format!(" (told by {})", story.destination_from)
+        format!(" ({})", story.destination_from)
     };
     fact(
         "destination",

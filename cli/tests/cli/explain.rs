@@ -10,7 +10,7 @@ fn a_denial_names_the_nearest_rule_the_clause_and_what_the_request_had() {
     assert_eq!(outcome.code, 2, "{outcome:?}");
     for part in [
         "request 1: GET web.foo/private from 10.0.0.9 to 10.0.0.1:8080\nDENY: no_allow_matched\n",
-        "destination  pod/foo/web (told by ",
+        "destination  pod/foo/web (",
         "\nwhat applied, in order\n  1. ",
         "\nthe nearest rules, and what failed\n  ✗ 1 clause failed  ALLOW foo/readers#rule[0]  web.yaml:13:7\n",
         "      ✓ held spec.rules[0].to[0].operation.methods: GET  web.yaml:15:",

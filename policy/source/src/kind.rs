@@ -92,7 +92,7 @@ const ISTIO_NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const OURS: &[&str] = &["v1alpha1"];
 const GATEWAY_API: &[&str] = &["v1", "v1beta1"];
 
-/// Every kind, policies first. Each has one place: [`MESH_CONFIG`] is the last.
+/// Every kind, policies first. Each has its place in it.
 pub static KINDS: [Kind; 16] = [
     policy(
         "security.istio.io",

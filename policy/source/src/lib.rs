@@ -5,7 +5,7 @@
 //!                                                             \-> report -> status: conditions, by the leader
 //! ```
 //!
-//! What a kind is followed by is in [`follow`](mod@follow); snapshots are made off the threads that serve. An outage of the API
+//! Snapshots are made off the threads that serve. An outage of the API
 //! server keeps the last snapshot in force, for as long as it lasts; [`Status`] tells its age, and why there is no newer one.
 
 mod contact;
