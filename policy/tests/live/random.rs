@@ -124,7 +124,7 @@ fn decide(snapshot: &Arc<Snapshot>, requests: &[Request]) -> Vec<Decision> {
     requests.iter().map(|r| snapshot.decide(r)).collect()
 }
 
-/// What a proposal has to say, worked out from both sets.
+/// What a proposal has to say, worked out from both sets, [in order](in_order).
 fn brought(base: &[Diagnostic], proposed: &[Diagnostic], file: &str) -> Vec<Diagnostic> {
     let mut base = base.to_vec();
     let mut brought: Vec<Diagnostic> = Vec::new();
@@ -138,7 +138,13 @@ fn brought(base: &[Diagnostic], proposed: &[Diagnostic], file: &str) -> Vec<Diag
             brought.push(diagnostic.clone());
         }
     }
-    brought
+    in_order(brought)
+}
+
+/// By place: a proposal tells what the change itself says first, a whole set goes check by check.
+fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    diagnostics.sort_by_cached_key(|d| format!("{d:?}"));
+    diagnostics
 }
 
 fn differ<T: PartialEq + std::fmt::Debug>(
@@ -204,6 +210,7 @@ fn follow(
                     .filter(|d| !portcullis_policy::live::is_effect(d))
                     .cloned()
                     .collect();
+                let of_proposal = in_order(of_proposal);
                 differ("diagnostics of the proposal", &of_proposal, &wanted)?;
             }
         }
