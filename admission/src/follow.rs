@@ -18,12 +18,17 @@ use crate::server::{Missing, Readiness};
 
 /// Names and labels of namespaces, followed.
 #[derive(Clone)]
-pub struct Namespaces(reflector::Store<PartialObjectMeta<Namespace>>);
+pub struct Namespaces {
+    known: reflector::Store<PartialObjectMeta<Namespace>>,
+    /// They were listed once: before that, a label may be there that is not seen.
+    listed: watch::Receiver<bool>,
+}
 
 impl Namespaces {
     /// Follows those of the cluster; the future does it.
     pub fn follow(client: Client) -> (Self, impl Future<Output = ()> + Send) {
         let (known, writer) = reflector::store();
+        let (list, listed) = watch::channel(false);
         let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
         let following = async move {
             let events = watcher(api, watcher::Config::default());
@@ -32,7 +37,12 @@ impl Namespaces {
             let mut failing = false;
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(_) => failing = false,
+                    Ok(event) => {
+                        failing = false;
+                        if matches!(event, watcher::Event::InitDone) {
+                            list.send_replace(true);
+                        }
+                    }
                     Err(error) if !failing => {
                         failing = true;
                         tracing::warn!(%error, "namespaces cannot be followed: their labels stay as they were");
@@ -41,12 +51,16 @@ impl Namespaces {
                 }
             }
         };
-        (Self(known), following)
+        (Self { known, listed }, following)
     }
 
     fn labels(&self, name: &str) -> Option<Labels> {
-        let found = self.0.get(&ObjectRef::new(name))?;
+        let found = self.known.get(&ObjectRef::new(name))?;
         Some(found.metadata.labels.clone().unwrap_or_default())
+    }
+
+    fn are_listed(&self) -> bool {
+        *self.listed.borrow()
     }
 }
 
@@ -80,15 +94,21 @@ impl InForce for Followed {
 /// Readiness of a server that follows an API server.
 pub struct Ready {
     status: watch::Receiver<Status>,
+    namespaces: Namespaces,
     certificate: watch::Receiver<State>,
 }
 
 impl Ready {
-    /// As `status` and `certificate` say.
+    /// As `status`, `namespaces` and `certificate` say.
     #[must_use]
-    pub fn new(status: watch::Receiver<Status>, certificate: watch::Receiver<State>) -> Arc<Self> {
+    pub fn new(
+        status: watch::Receiver<Status>,
+        namespaces: Namespaces,
+        certificate: watch::Receiver<State>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             status,
+            namespaces,
             certificate,
         })
     }
@@ -102,6 +122,9 @@ impl Readiness for Ready {
             missing.extend(status.missing());
             missing.push("the policies in force are not known yet".to_owned());
         }
+        if !self.namespaces.are_listed() {
+            missing.push("the labels of namespaces are not known yet".to_owned());
+        }
         let certificate = self.certificate.borrow();
         if !certificate.serving {
             let why = certificate.problem.as_deref();
@@ -111,6 +134,7 @@ impl Readiness for Ready {
     }
 
     fn is_synced(&self) -> bool {
-        self.status.borrow().synced
+        // A label that is not seen yet could ask for more than the default.
+        self.status.borrow().synced && self.namespaces.are_listed()
     }
 }

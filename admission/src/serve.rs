@@ -127,8 +127,8 @@ pub async fn start(
         options.server,
         tls,
         admission,
-        Arc::new(Followed::new(&source, namespaces)),
-        Ready::new(source.status(), state),
+        Arc::new(Followed::new(&source, namespaces.clone())),
+        Ready::new(source.status(), namespaces, state),
         metrics,
     )
     .await?;

@@ -4,8 +4,19 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::args::LogFormat;
+use crate::args::{GlobalArgs, LogFormat};
+use crate::config::Config;
 use crate::out;
+
+/// Starts the logging of a server: flags win over the configuration.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_server(global: &GlobalArgs, config: &Config) -> anyhow::Result<()> {
+    let level = global.log_level.as_deref().or(config.log_level.as_deref());
+    let format = global.log_format.or(config.log_format);
+    start(level.unwrap_or("info"), format.unwrap_or_default())
+}
 
 /// Starts logging. `level` is a level or a filter such as `portcullis_authz=debug`.
 ///

@@ -27,14 +27,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// When the configuration cannot be read or a socket cannot be had.
 pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     let config = Config::load(args.config.config.as_deref())?;
-    logging::start(
-        global
-            .log_level
-            .as_deref()
-            .or(config.log_level.as_deref())
-            .unwrap_or("info"),
-        global.log_format.or(config.log_format).unwrap_or_default(),
-    )?;
+    logging::start_server(global, &config)?;
     let followed = match (&config.kubernetes, args.from_cluster) {
         (Some(kubernetes), _) => Some(kubernetes.clone()),
         (None, true) => Some(KubernetesConfig::default()),

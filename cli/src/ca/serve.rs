@@ -19,14 +19,7 @@ pub const SOCKET_NAME: &str = "workload.sock";
 /// When the data cannot be trusted or a socket cannot be had.
 pub fn run(args: &ServeArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     let config = Config::load(args.init.config.config.as_deref())?;
-    logging::start(
-        global
-            .log_level
-            .as_deref()
-            .or(config.log_level.as_deref())
-            .unwrap_or("info"),
-        global.log_format.or(config.log_format).unwrap_or_default(),
-    )?;
+    logging::start_server(global, &config)?;
     runtime()?.block_on(async {
         // Before anything is bound: a signal at start must stop us, too.
         let stop = shutdown::signal()?;
