@@ -194,7 +194,10 @@ fn policy_of(resource: &Arc<Resource>) -> Option<&PeerAuthentication> {
 }
 
 /// By creation time, then name, then namespace. No time sorts as the oldest, as Go's zero time does.
-fn oldest_first(a: Option<&PeerAuthentication>, b: Option<&PeerAuthentication>) -> Ordering {
+pub(crate) fn oldest_first(
+    a: Option<&PeerAuthentication>,
+    b: Option<&PeerAuthentication>,
+) -> Ordering {
     let order = |policy: &PeerAuthentication| {
         let meta = &policy.meta;
         (
@@ -207,7 +210,7 @@ fn oldest_first(a: Option<&PeerAuthentication>, b: Option<&PeerAuthentication>) 
 }
 
 /// No labels to match: the policy of its whole namespace, or of the mesh.
-fn is_namespace_wide(policy: &PeerAuthentication) -> bool {
+pub(crate) fn is_namespace_wide(policy: &PeerAuthentication) -> bool {
     policy
         .selector
         .as_ref()

@@ -6,10 +6,9 @@ use rustc_hash::FxHashMap;
 
 use super::{about, authorization_policies};
 use crate::diagnostic::{Diagnostic, Location, Severity, code};
+use crate::peer_authentication::{is_namespace_wide, oldest_first};
 use crate::resource::fields;
-use crate::resource::{
-    Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, Resource, Selector,
-};
+use crate::resource::{Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, Resource};
 
 /// Reports policies on identities whose workloads also take plaintext.
 pub(super) fn check(
@@ -107,7 +106,7 @@ fn identity(policy: &AuthorizationPolicy) -> Option<Identity> {
     first
 }
 
-/// Modes of the mesh, of namespaces, and of selectors.
+/// Modes of the mesh, of namespaces, and of selectors; where several compete, the oldest holds.
 struct Modes<'a> {
     any: bool,
     root_namespace: &'a str,
@@ -117,23 +116,27 @@ struct Modes<'a> {
 
 impl<'a> Modes<'a> {
     fn build(resources: &'a [Arc<Resource>], root_namespace: &'a str) -> Self {
+        let mut policies: Vec<&PeerAuthentication> = resources
+            .iter()
+            .filter_map(|resource| match resource.as_ref() {
+                Resource::PeerAuthentication(policy) => Some(policy),
+                _ => None,
+            })
+            .collect();
+        policies.sort_by(|a, b| oldest_first(Some(a), Some(b)));
         let mut modes = Self {
-            any: false,
+            any: !policies.is_empty(),
             root_namespace,
             namespaces: FxHashMap::default(),
             selecting: FxHashMap::default(),
         };
-        for resource in resources {
-            let Resource::PeerAuthentication(policy) = resource.as_ref() else {
-                continue;
-            };
-            modes.any = true;
+        for policy in policies {
             let namespace = policy.meta.namespace.as_str();
-            let labelled = policy.selector.as_ref().is_some_and(has_labels);
-            if labelled {
-                modes.selecting.entry(namespace).or_default().push(policy);
-            } else {
+            if is_namespace_wide(policy) {
                 modes.namespaces.entry(namespace).or_insert(policy.mode);
+            } else if namespace != root_namespace {
+                // In the root namespace a selector selects nothing.
+                modes.selecting.entry(namespace).or_default().push(policy);
             }
         }
         modes
@@ -142,28 +145,38 @@ impl<'a> Modes<'a> {
     /// The mode of the workloads that a policy selects, as far as one mode holds for all of them.
     fn of(&self, policy: &AuthorizationPolicy) -> MtlsMode {
         let namespace = policy.meta.namespace.as_str();
-        if let Some(selector) = policy.selector.as_ref().filter(|s| has_labels(s)) {
-            // More than a few per namespace are not looked through for every policy.
-            let candidates = self.selecting.get(namespace).into_iter().flatten().take(64);
-            for candidate in candidates {
-                let wider = candidate.selector.as_ref().is_some_and(|wide| {
-                    wide.match_labels
-                        .iter()
-                        .all(|(key, value)| selector.match_labels.get(key) == Some(value))
-                });
-                if wider && candidate.mode != MtlsMode::Unset && candidate.port_level.is_empty() {
-                    return candidate.mode;
-                }
-            }
-        }
         let at = |namespace| self.namespaces.get(namespace).copied();
-        at(namespace)
+        let whole = at(namespace)
             .filter(|mode| *mode != MtlsMode::Unset)
             .or_else(|| at(self.root_namespace))
-            .unwrap_or_default()
+            .unwrap_or_default();
+        let selector = policy.selector.as_ref();
+        let Some(selector) = selector.filter(|s| !s.match_labels.is_empty()) else {
+            return whole;
+        };
+        // More than a few per namespace are not looked through for every policy.
+        let mut candidates = self.selecting.get(namespace).into_iter().flatten().take(64);
+        let wider = candidates.find(|candidate| {
+            candidate.selector.as_ref().is_some_and(|wide| {
+                wide.match_labels
+                    .iter()
+                    .all(|(key, value)| selector.match_labels.get(key) == Some(value))
+            })
+        });
+        wider.map_or(whole, |candidate| with_ports(candidate, whole))
     }
 }
 
-fn has_labels(selector: &Selector) -> bool {
-    !selector.match_labels.is_empty()
+/// The mode of all ports; where they differ, what PERMISSIVE is: some take plaintext.
+fn with_ports(policy: &PeerAuthentication, whole: MtlsMode) -> MtlsMode {
+    let mode = match policy.mode {
+        MtlsMode::Unset => whole,
+        mode => mode,
+    };
+    let mut ports = policy.port_level.values();
+    if ports.all(|port| *port == MtlsMode::Unset || *port == mode) {
+        mode
+    } else {
+        MtlsMode::Permissive
+    }
 }

@@ -33,10 +33,12 @@ pub(crate) fn check(
         only.is_none_or(|files| files.contains(&policy.meta.at.file))
     };
     let mut denies: FxHashMap<&str, Vec<Deny<'_>>> = FxHashMap::default();
-    for policy in authorization_policies(resources) {
-        if policy.action != Action::Deny || policy.dry_run == Some(true) {
-            continue;
-        }
+    // The first that covers a rule is named: the same one in whatever order the objects came.
+    let mut policies: Vec<&AuthorizationPolicy> = authorization_policies(resources)
+        .filter(|policy| policy.action == Action::Deny && policy.dry_run != Some(true))
+        .collect();
+    policies.sort_by(|a, b| a.meta.at.cmp(&b.meta.at));
+    for policy in policies {
         let of = denies.entry(policy.meta.namespace.as_str()).or_default();
         for (index, rule) in policy.rules.iter().flatten().enumerate() {
             if let (Some(rule), true) = (&rule.value, of.len() < MOST_DENIES) {
@@ -61,14 +63,20 @@ pub(crate) fn check(
         let nearby: Vec<&Deny<'_>> = nearby
             .filter_map(|namespace| denies.get(namespace))
             .flatten()
-            .filter(|deny| concerns(policy) || concerns(deny.policy))
             .filter(|deny| applies_wherever(deny.policy, policy))
             .collect();
+        if !concerns(policy) && !nearby.iter().any(|deny| concerns(deny.policy)) {
+            continue;
+        }
         for (index, rule) in policy.rules.iter().flatten().enumerate() {
             let Some(rule) = &rule.value else { continue };
             let Some(deny) = nearby.iter().find(|deny| covers(deny.rule, rule)) else {
                 continue;
             };
+            // Where another DENY rule comes before, the one of `only` changes nothing.
+            if !concerns(policy) && !concerns(deny.policy) {
+                continue;
+            }
             let (of, name) = (&deny.policy.meta.namespace, &deny.policy.meta.name);
             found.push(about(
                 &code::RULE_SHADOWED,

@@ -145,6 +145,37 @@ fn identities_need_mtls() {
 }
 
 #[test]
+fn the_oldest_mode_of_these_workloads_counts() {
+    let deny = format!(
+        "{POLICY}spec:\n  action: DENY\n  selector: {{matchLabels: {{app: web}}}}\n  rules: [{{from: [{{source: {{principals: [cluster.local/ns/foo/sa/web]}}}}]}}]\n"
+    );
+    let mode = |name: &str, namespace: &str, year: u32, spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: {name}, namespace: {namespace}, creationTimestamp: \"{year}-01-01T00:00:00Z\"}}\nspec: {{selector: {{matchLabels: {{app: web}}}}, {spec}}}\n"
+        )
+    };
+    let said = |modes: &[String]| {
+        let found = linted(&format!("{deny}{STRICT}{}", modes.concat()));
+        found.iter().any(|(code, ..)| *code == "PC0510")
+    };
+    let strict = "mtls: {mode: STRICT}";
+    let permissive = "mtls: {mode: PERMISSIVE}";
+    assert!(!said(&[]));
+    assert!(said(&[mode("a", "foo", 2024, permissive)]));
+    let younger = [
+        mode("a", "foo", 2024, permissive),
+        mode("b", "foo", 2023, strict),
+    ];
+    assert!(!said(&younger));
+    // In the root namespace a selector selects nothing.
+    assert!(!said(&[mode("a", "istio-system", 2024, permissive)]));
+    let one_port = "mtls: {mode: STRICT}, portLevelMtls: {8080: {mode: DISABLE}}";
+    assert!(said(&[mode("a", "foo", 2024, one_port)]));
+    let inherited = "portLevelMtls: {8080: {mode: STRICT}}";
+    assert!(!said(&[mode("a", "foo", 2024, inherited)]));
+}
+
+#[test]
 fn a_provider_must_be_in_mesh_config() {
     let policy =
         format!("{POLICY}spec:\n  action: CUSTOM\n  provider: {{name: authz}}\n  rules: [{{}}]\n");
