@@ -13,6 +13,7 @@ mod effect;
 mod engine;
 mod judge;
 mod key;
+mod openness;
 mod proposal;
 
 use std::collections::BTreeMap;

@@ -106,6 +106,8 @@ pub struct UserPolicy {
     pub selector: Vec<(String, String)>,
     /// Where its manifest applies; `None` for a policy of a file.
     pub attachment: Option<Arc<Attachment>>,
+    /// True when it holds for every request to what it selects: any principal, any action, no condition.
+    pub unconditional: bool,
 }
 
 impl UserPolicy {

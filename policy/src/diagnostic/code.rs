@@ -245,11 +245,13 @@ codes! {
     RULE_SHADOWED = "PC0513", Warning, "an ALLOW rule that a DENY rule covers",
         "DENY comes before ALLOW: whatever the rule would let in, the DENY rule has stopped.";
     OPENS = "PC0520", Warning, "a change that opens workloads",
-        "After it no ALLOW policy selects them, so whatever no DENY policy denies is allowed.";
+        "After it no ALLOW policy limits what is allowed there, so whatever no DENY policy denies is allowed.";
     CLOSES = "PC0521", Note, "a change that closes workloads",
-        "Until it no ALLOW policy selected them and all was allowed; after it whatever no ALLOW policy allows is denied.";
+        "Until it all was allowed there that no DENY policy denies; after it whatever no ALLOW policy allows is denied.";
     WAIVES_IDENTITY = "PC0522", Warning, "a change that lets clients without identity in",
         "Until it every client had to have an identity (STRICT); after it plaintext is taken.";
+    DENIES_ALL = "PC0524", Warning, "a change that denies every request",
+        "After it a DENY rule without conditions stops every request to these workloads, whatever ALLOW policies allow.";
     CEDAR_SYNTAX = "PC0601", Error, "Cedar that cannot be read",
         "The file is not Cedar; nothing of it is used.";
     CEDAR_INVALID = "PC0602", Error, "a Cedar policy that strict validation refuses",

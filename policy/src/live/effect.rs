@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::ObjectKey;
+use super::openness::Openness;
 use crate::attachment::EnforcementPoint;
 use crate::diagnostic::code::Code;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::inventory::{ServiceRef, WorkloadId};
 use crate::policy_set::{Piece, PolicySet};
 use crate::request::Target;
-use crate::resource::{Action, Resource, Workload};
+use crate::resource::{Resource, Workload};
 use crate::snapshot::Snapshot;
 
 /// Workloads named in a diagnostic; the rest is counted.
@@ -18,9 +19,14 @@ const NAMED: usize = 3;
 /// True for a diagnostic that compares two sets, and so is no set's own.
 #[must_use]
 pub fn is_effect(diagnostic: &Diagnostic) -> bool {
-    [&code::OPENS, &code::CLOSES, &code::WAIVES_IDENTITY]
-        .iter()
-        .any(|code| code.id == diagnostic.code)
+    [
+        &code::OPENS,
+        &code::CLOSES,
+        &code::WAIVES_IDENTITY,
+        &code::DENIES_ALL,
+    ]
+    .iter()
+    .any(|code| code.id == diagnostic.code)
 }
 
 /// One changed object: what it brought, and what it would bring.
@@ -58,6 +64,7 @@ struct Effect {
     opened: BTreeSet<String>,
     closed: BTreeSet<String>,
     waived: BTreeSet<String>,
+    shut: BTreeSet<String>,
 }
 
 impl Effect {
@@ -87,9 +94,12 @@ impl Effect {
             let pieces = || changed.before.iter().chain(&changed.after);
             if pieces().any(|piece| reaches(piece, &point)) {
                 let (before, after) = (base.policies(), proposed.policies());
-                match (is_open(before, &point), is_open(after, &point)) {
-                    (false, true) => self.opened.insert(name(&point)),
-                    (true, false) => self.closed.insert(name(&point)),
+                match (Openness::of(before, &point), Openness::of(after, &point)) {
+                    (Openness::Open | Openness::Limited, Openness::Shut) => {
+                        self.shut.insert(name(&point))
+                    }
+                    (Openness::Limited, Openness::Open) => self.opened.insert(name(&point)),
+                    (Openness::Open, Openness::Limited) => self.closed.insert(name(&point)),
                     _ => false,
                 };
             }
@@ -130,7 +140,7 @@ impl Effect {
             told(
                 &code::OPENS,
                 &self.opened,
-                "no ALLOW policy is left, so whatever is not denied is allowed, for",
+                "no ALLOW policy limits what is allowed any more, so whatever is not denied is allowed, for",
                 "if some requests are still to be refused, keep an ALLOW policy; one without rules allows nothing",
             ),
             told(
@@ -138,6 +148,12 @@ impl Effect {
                 &self.closed,
                 "what no ALLOW policy allows is denied from now on, for",
                 "all was allowed there until now: see that every client has its rule",
+            ),
+            told(
+                &code::DENIES_ALL,
+                &self.shut,
+                "every request is denied from now on, whatever ALLOW policies allow, for",
+                "a DENY rule without conditions stops everybody: say in it what is to be stopped",
             ),
             told(
                 &code::WAIVES_IDENTITY,
@@ -157,15 +173,6 @@ fn reaches(piece: &Piece, point: &EnforcementPoint<'_>) -> bool {
     piece.policy.as_ref().is_some_and(|p| p.attaches(point))
         || piece.user.iter().any(|user| user.selects(point))
         || piece.closing.as_ref().is_some_and(|c| c.closes(point))
-}
-
-/// Whether all is allowed that is not denied: no ALLOW policy in force, and nothing closes the place.
-fn is_open(set: &PolicySet, point: &EnforcementPoint<'_>) -> bool {
-    let mut policies = set.policies_at(point).into_iter();
-    let mut user = set.all_user_policies();
-    let allows = policies.any(|p| p.action() == Action::Allow && !p.dry_run())
-        || user.any(|u| u.is_permit() && !u.rule.dry_run && u.selects(point));
-    !allows && set.closings_at(point).is_empty()
 }
 
 /// The services that the changed policies name.

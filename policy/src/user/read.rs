@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{
-    self, BinaryOp, Effect, EntityReference, Expr, ExprKind, Literal,
+    self, ActionConstraint, BinaryOp, Effect, EntityReference, Expr, ExprKind, Literal,
     PrincipalOrResourceConstraint, Var,
 };
 use cedar_policy_core::parser;
@@ -205,8 +205,18 @@ impl Reader<'_> {
             namespace: confined.map(str::to_owned),
             selector,
             attachment: self.attachment.cloned(),
+            unconditional: self.is_unconditional(),
         };
         Ok((policy, warnings))
+    }
+
+    /// True for `permit (principal, action, …);` and `forbid (principal, action, …);`.
+    fn is_unconditional(&self) -> bool {
+        let principal = self.template.principal_constraint().as_inner();
+        let always = |e: &Expr| matches!(e.expr_kind(), ExprKind::Lit(Literal::Bool(true)));
+        matches!(principal, PrincipalOrResourceConstraint::Any)
+            && matches!(self.template.action_constraint(), ActionConstraint::Any)
+            && self.template.non_scope_constraints().is_none_or(always)
     }
 
     /// A policy that reaches further than was probably meant, or nothing at all.

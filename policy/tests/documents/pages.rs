@@ -111,7 +111,7 @@ fn effects(code: &Code, text: &str) -> Vec<Diagnostic> {
     let (last, others) = objects.split_last().unwrap();
     let mut store = Store::new(Settings::default());
     store.change(others.iter().map(apply));
-    let change = if code == &code::CLOSES {
+    let change = if [&code::CLOSES, &code::DENIES_ALL].contains(&code) {
         apply(last)
     } else {
         store.change([apply(last)]);

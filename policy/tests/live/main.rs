@@ -12,6 +12,7 @@ mod closed;
 mod cluster;
 mod files;
 mod objects;
+mod openness;
 mod proposals;
 mod random;
 mod versions;

@@ -104,7 +104,7 @@ fn an_empty_store_takes_proposals() {
 }
 
 /// The codes, messages apart from the rest.
-fn effects(store: &mut Store, change: Change) -> Vec<(&'static str, String)> {
+pub fn effects(store: &mut Store, change: Change) -> Vec<(&'static str, String)> {
     let proposal = store.propose(&[change]).unwrap();
     let effects = proposal.diagnostics.into_iter().filter(is_effect);
     effects.map(|d| (d.code, d.message)).collect()
@@ -114,7 +114,8 @@ fn effects(store: &mut Store, change: Change) -> Vec<(&'static str, String)> {
 fn a_proposal_tells_what_it_opens_and_closes() {
     let mut store = cluster();
     let allow = |name: &str, selector: &str| {
-        authorization("shop", name, &format!(r#"{{{selector}"rules":[{{}}]}}"#))
+        let rules = r#""rules":[{"to":[{"operation":{"methods":["GET"]}}]}]"#;
+        authorization("shop", name, &format!("{{{selector}{rules}}}"))
     };
     let [(code, message)] = &effects(&mut store, allow("all", ""))[..] else {
         panic!("one effect");
@@ -136,7 +137,8 @@ fn a_proposal_tells_what_it_opens_and_closes() {
     assert_eq!(*code, "PC0520");
     assert!(message.ends_with("for `pod/shop/db-1`"), "{message}");
     // One that denies, or tries, allows nobody.
-    let deny = authorization("shop", "all", r#"{"action":"DENY","rules":[{}]}"#);
+    let rules = r#""rules":[{"to":[{"operation":{"methods":["GET"]}}]}]"#;
+    let deny = authorization("shop", "all", &format!(r#"{{"action":"DENY",{rules}}}"#));
     assert_eq!(effects(&mut store, deny)[0].0, "PC0520");
     let same = allow("all", "");
     assert_eq!(effects(&mut store, same), []);
