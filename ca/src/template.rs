@@ -2,6 +2,7 @@
 //!
 //! Pods, namespaces and nodes are JSON values, wherever they come from: files, or an API server's watch.
 
+mod services;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+pub use self::services::Services;
 pub use self::text::{ParseError, RenderError, Text};
 
 /// What is the same for every pod.
@@ -72,6 +74,28 @@ pub enum LabelOperator {
 }
 
 impl LabelSelector {
+    /// As Kubernetes takes it.
+    ///
+    /// # Errors
+    /// Where an operator has no values and needs some, or has some and needs none: it would mean other pods than it seems to.
+    pub fn validated(self) -> Result<Self, String> {
+        for LabelExpression {
+            key,
+            operator,
+            values,
+        } in &self.match_expressions
+        {
+            let needs = matches!(operator, LabelOperator::In | LabelOperator::NotIn);
+            if needs == values.is_empty() {
+                let what = if needs { "needs" } else { "has no" };
+                return Err(format!(
+                    "`{operator:?}` of the label `{key}` {what} `values`"
+                ));
+            }
+        }
+        Ok(self)
+    }
+
     /// True when the labels of a Kubernetes object meet all of it.
     #[must_use]
     pub fn matches(&self, object: &Value) -> bool {

@@ -3,6 +3,7 @@
 mod args;
 mod check;
 mod cluster;
+mod credentials;
 mod destination;
 mod explain;
 mod request;
@@ -55,10 +56,13 @@ pub fn run(kubectl: Kubectl) -> anyhow::Result<Exit> {
         global.log_format.unwrap_or_default(),
     )?;
     let runtime = crate::authz::serve::runtime()?;
-    match command {
+    let ran = match command {
         KubectlCommand::Explain(args) => {
             runtime.block_on(explain::run(&args, &cluster, global.output))
         }
         KubectlCommand::Check(args) => runtime.block_on(check::run(&args, &cluster, global.output)),
-    }
+    };
+    // What is still under way, such as the look-up of a name, is not waited for.
+    runtime.shutdown_background();
+    ran
 }

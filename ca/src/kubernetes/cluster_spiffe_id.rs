@@ -79,6 +79,10 @@ impl ClusterSpiffeId {
             let texts = texts.iter().map(|text| template(field, text));
             texts.collect::<Result<Vec<_>, _>>()
         };
+        let selector = |field: &str, selector: Option<LabelSelector>| {
+            let valid = selector.unwrap_or_default().validated();
+            valid.map_err(|error| format!("`spec.{field}`: {error}"))
+        };
         let trust_domain = |name: &String| {
             TrustDomain::from_input(name).map_err(|error| format!("`spec.federatesWith`: {error}"))
         };
@@ -93,8 +97,8 @@ impl ClusterSpiffeId {
                     "workloadSelectorTemplates",
                     &spec.workload_selector_templates,
                 )?,
-                pods: spec.pod_selector.unwrap_or_default(),
-                namespaces: spec.namespace_selector.unwrap_or_default(),
+                pods: selector("podSelector", spec.pod_selector)?,
+                namespaces: selector("namespaceSelector", spec.namespace_selector)?,
             },
             x509_ttl: lifetime("ttl", spec.ttl.as_deref())?,
             jwt_ttl: lifetime("jwtTtl", spec.jwt_ttl.as_deref())?,
@@ -248,6 +252,16 @@ mod tests {
             (
                 json!({"spiffeIDTemplate": id, "podSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}),
                 "Like",
+            ),
+            (
+                json!({"spiffeIDTemplate": id, "podSelector": {"matchExpressions": [{"key": "a", "operator": "NotIn"}]}}),
+                "`spec.podSelector`: `NotIn` of the label `a` needs `values`",
+            ),
+            (
+                json!({"spiffeIDTemplate": id, "namespaceSelector": {"matchExpressions": [
+                    {"key": "a", "operator": "Exists", "values": ["b"]},
+                ]}}),
+                "`Exists` of the label `a` has no `values`",
             ),
             (json!(null), "spec"),
         ] {

@@ -8,8 +8,9 @@
 //! made are not looked at; where one of them grants the same already, the registry refuses ours, and the status says so.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
@@ -114,7 +115,7 @@ impl Controller {
     pub(crate) fn status(&self) -> EntriesStatus {
         let of = |entries: &mut Entries| {
             let stats = entries.stats();
-            let sum = |one: fn(&Stats) -> usize| stats.iter().map(|(_, stats, _)| one(stats)).sum();
+            let sum = |one: fn(&Stats) -> usize| stats.values().map(one).sum();
             EntriesStatus {
                 cluster_spiffe_ids: entries.len(),
                 entries: entries.wanted().count(),
@@ -332,32 +333,41 @@ impl Controller {
     fn has_to_tell(&self) -> bool {
         self.followed.iter().all(Following::is_synced)
             && self
-                .with(|entries| entries.stats().iter().any(|(_, _, differs)| *differs))
+                .with(|entries| !entries.untold().is_empty())
                 .unwrap_or(false)
     }
 
     /// Writes the statuses that changed; false when one could not be.
     async fn tell(&self) -> bool {
-        let stats = self.with(|entries| entries.stats()).unwrap_or_default();
+        let untold = self.with(|entries| entries.untold()).unwrap_or_default();
         let api = self.api(&resource());
         let mut is_told = true;
-        for (name, stats, differs) in stats {
-            if !differs {
-                continue;
-            }
+        for (report, before) in untold {
+            let name = &report.name;
             let object = json!({
                 "apiVersion": "spire.spiffe.io/v1alpha1", "kind": "ClusterSPIFFEID",
-                "metadata": {"name": name}, "status": {"stats": stats},
+                "metadata": {"name": name}, "status": report.status(&before, &now()),
             });
             let params = PatchParams::apply(MANAGER).force();
             let patch = Patch::Apply(object);
-            let written = timeout(ANSWER, api.patch_status(&name, &params, &patch)).await;
+            let written = timeout(ANSWER, api.patch_status(name, &params, &patch)).await;
             match written {
                 Ok(Ok(_)) => {
-                    self.with(|entries| entries.told(&name, stats));
+                    self.with(|entries| entries.told(report));
                 }
                 // Deleted in between.
                 Ok(Err(kube::Error::Api(status))) if status.code == 404 => {}
+                // SPIRE's definition: a status of counts alone.
+                Ok(Err(kube::Error::Api(status)))
+                    if !report.conditions.is_empty()
+                        && status.message.contains("field not declared in schema") =>
+                {
+                    tracing::info!(
+                        "the definition of ClusterSPIFFEIDs has no conditions: their statuses have counts alone"
+                    );
+                    self.with(Entries::has_no_conditions);
+                    return false;
+                }
                 Ok(Err(error)) => {
                     is_told = false;
                     tracing::warn!(cluster_spiffe_id = name, %error, "its status cannot be written");
@@ -367,6 +377,14 @@ impl Controller {
         }
         is_told
     }
+}
+
+/// In whole seconds, as the API server keeps them.
+fn now() -> Value {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = now.map_or(0, |since| since.as_secs());
+    let now = Timestamp::from_second(i64::try_from(seconds).unwrap_or(0));
+    json!(now.unwrap_or_default().to_string())
 }
 
 /// True when the entry that is there says what it should.

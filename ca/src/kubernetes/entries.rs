@@ -3,7 +3,6 @@
 //! Everything that an entry depends on is known of its pod alone, so a change of a pod renders that pod, and one of a
 //! namespace its pods.
 
-mod services;
 mod stats;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -11,14 +10,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
 
-pub(crate) use self::stats::Stats;
+pub(crate) use self::stats::{Report, Stats};
 
-use self::services::Services;
+use self::stats::Written;
 use super::cluster_spiffe_id::ClusterSpiffeId;
 use crate::entry::Entry;
 use crate::registry::validate;
 use crate::spiffe_id::SpiffeId;
-use crate::template::{Cluster, Facts, Text};
+use crate::template::{Cluster, Facts, Services, Text};
 use crate::trust_domain::TrustDomain;
 use crate::x509::certificate::hex;
 
@@ -48,10 +47,11 @@ struct Applied {
     /// Creation and UID: the older one comes first.
     age: (String, String),
     read: Result<ClusterSpiffeId, String>,
-    /// `status.stats` as the API server has it.
-    stats: Option<Stats>,
+    generation: Option<i64>,
+    /// The status as the API server has it.
+    written: Written,
     /// What it was told last, whatever it made of that.
-    told: Option<Stats>,
+    told: Option<Report>,
 }
 
 #[derive(Debug)]
@@ -97,6 +97,8 @@ pub(crate) struct Entries {
     all_changed: bool,
     /// Entries that the registry refused, with why.
     refused: HashMap<String, String>,
+    /// Whether the definition has a place for conditions.
+    has_conditions: bool,
 }
 
 impl Entries {
@@ -112,6 +114,7 @@ impl Entries {
             orphans: Vec::new(),
             all_changed: true,
             refused: HashMap::new(),
+            has_conditions: true,
         }
     }
 
@@ -129,13 +132,17 @@ impl Entries {
         }
         let meta = |key: &str| text(object, &["metadata", key]).unwrap_or_default();
         let read = ClusterSpiffeId::read(object.get("spec").unwrap_or(&Value::Null));
-        let stats = object.get("status").and_then(|status| status.get("stats"));
-        let stats = stats.and_then(|stats| serde_json::from_value(stats.clone()).ok());
+        let written = Written::of(object);
+        let generation = object
+            .get("metadata")
+            .and_then(|meta| meta.get("generation"));
+        let generation = generation.and_then(Value::as_i64);
         // Our own words about it change nothing.
         if let Some(known) = self.applied.get_mut(uid)
             && known.read == read
         {
-            known.stats = stats;
+            known.written = written;
+            known.generation = generation;
             return;
         }
         if let Err(why) = &read {
@@ -145,7 +152,8 @@ impl Entries {
             name: meta("name").to_owned(),
             age: (meta("creationTimestamp").to_owned(), uid.to_owned()),
             read,
-            stats,
+            generation,
+            written,
             told: None,
         };
         self.applied.insert(uid.to_owned(), applied);
@@ -166,6 +174,8 @@ impl Entries {
         for uid in gone.cloned().collect::<Vec<_>>() {
             self.remove_cluster_spiffe_id(&uid);
         }
+        // The definition may be another one by now.
+        self.has_conditions = true;
         for object in objects {
             self.put_cluster_spiffe_id(object);
         }

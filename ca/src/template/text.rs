@@ -10,6 +10,9 @@ use super::Facts;
 /// Longest text that is made, bytes: a SPIFFE ID has 2,048 at most.
 const LONGEST: usize = 4096;
 
+/// White space, as Go's templates have it.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
+
 /// Names of Go's fields and of JSON's.
 const META: &[(&str, &str)] = &[
     ("Name", "name"),
@@ -99,14 +102,24 @@ impl Text {
                 }
                 return Ok(Self(parts));
             };
-            if !plain.is_empty() {
-                parts.push(Part::Plain(plain.to_owned()));
-            }
             let Some((inner, after)) = after.split_once("}}") else {
                 return Err(error("`{{` without its `}}`".to_owned()));
             };
+            let start = offset + plain.len();
+            // Go: `{{- ` drops white space before it, ` -}}` that after it.
+            let before = inner
+                .strip_prefix('-')
+                .filter(|rest| rest.starts_with(SPACE));
+            let plain = before.map_or(plain, |_| plain.trim_end_matches(SPACE));
+            let inner = before.unwrap_or(inner);
+            let behind = inner.strip_suffix('-').filter(|rest| rest.ends_with(SPACE));
+            let after = behind.map_or(after, |_| after.trim_start_matches(SPACE));
+            let inner = behind.unwrap_or(inner);
+            if !plain.is_empty() {
+                parts.push(Part::Plain(plain.to_owned()));
+            }
             let what = place(inner.trim()).map_err(|message| ParseError {
-                offset: offset + plain.len(),
+                offset: start,
                 message,
             })?;
             parts.push(Part::Place(Place {
@@ -169,8 +182,9 @@ fn place(inner: &str) -> Result<What, String> {
         let end = path.find(char::is_whitespace).unwrap_or(path.len());
         let (path, key) = path.split_at_checked(end).unwrap_or((path, ""));
         let key = key.trim();
-        let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"'));
-        let plain = |key: &&str| !key.is_empty() && !key.contains(['"', '\\']);
+        let quoted = |quote: char| key.strip_prefix(quote)?.strip_suffix(quote);
+        let key = quoted('"').or_else(|| quoted('`'));
+        let plain = |key: &&str| !key.is_empty() && !key.contains(['"', '\\', '`']);
         let Some(key) = key.filter(plain) else {
             return Err(format!(
                 "`{inner}`: write `index .PodMeta.Labels \"KEY\"`, one key in double quotes"

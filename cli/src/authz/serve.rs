@@ -1,6 +1,6 @@
 //! `portcullis authz serve`: ext_authz until told to stop.
 
-mod kubernetes;
+pub mod kubernetes;
 mod supervisor;
 
 use std::time::Duration;

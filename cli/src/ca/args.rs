@@ -127,8 +127,8 @@ pub struct CreateArgs {
     /// Where the server keeps its data.
     #[command(flatten)]
     pub data: DataArg,
-    /// Entries in YAML or JSON, `-` for standard input; or ClusterSPIFFEIDs with the Pods, Namespaces and Nodes that they
-    /// are rendered for. `--parent-id` may be a template then
+    /// Entries in YAML or JSON, `-` for standard input; or ClusterSPIFFEIDs with the Pods, Namespaces, Nodes and
+    /// EndpointSlices that they are rendered for. `--parent-id` may be a template then
     #[arg(
         short = 'f',
         long = "file",

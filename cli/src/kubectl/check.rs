@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use portcullis_authz::policy_test;
 use portcullis_policy::compile::Documents;
-use portcullis_policy::diagnostic::Diagnostic;
+use portcullis_policy::diagnostic::{Diagnostic, code};
 use portcullis_policy::resource::{self, CaseOutcome};
 use portcullis_policy::snapshot::Snapshot;
 
@@ -35,7 +35,11 @@ pub async fn run(args: &CheckArgs, cluster: &ClusterArgs, output: Output) -> any
     if !unread.is_empty() {
         return finish(&unread, &documents, None, args, output);
     }
-    let live = Live::read(cluster).await?;
+    let takes_stdin = args.filename.iter().any(|path| path.as_os_str() == "-");
+    let live = Live::read(cluster, takes_stdin).await?;
+    if let Some(namespace) = &cluster.namespace {
+        live.knows(namespace).await?;
+    }
     let objects = Objects::of(&documents.base, &live.namespace);
     let proposed = live.store.lock().propose(&objects.changes());
     let (found, after) = match proposed {
@@ -60,7 +64,9 @@ fn unreadable(documents: &Documents) -> Vec<Diagnostic> {
     let read = documents.base.iter().map(resource::read);
     let found: Vec<Diagnostic> = read.flat_map(|file| file.diagnostics).collect();
     if found.iter().any(Diagnostic::is_error) {
-        found
+        // In a cluster they are of the namespace of the command line or the context.
+        let is_told = |one: &Diagnostic| one.code != code::DEFAULT_NAMESPACE.id;
+        found.into_iter().filter(is_told).collect()
     } else {
         Vec::new()
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow, bail};
+use kube::Error;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Client, Error};
 use portcullis_policy::document::SourceText;
 use portcullis_policy::live::{Change, ObjectKey};
 use portcullis_policy::resource::{self, Resource, Workload, WorkloadKind};
 use portcullis_policy::snapshot::Snapshot;
+use tokio::time::timeout_at;
 
 use super::cluster::Live;
 
@@ -77,7 +78,7 @@ pub async fn find(live: &mut Live, name: &str, port: Option<u16>) -> anyhow::Res
                 &GroupVersionKind::gvk("", "v1", "Service"),
                 "services",
             );
-            let object = get(&live.client, &namespace, name, &resource).await?;
+            let object = get(live, &namespace, name, &resource).await?;
             service(&live.snapshot, &namespace, name, &object, port)
         }
         Named::Controller(group, version, kind, plural) => {
@@ -85,7 +86,7 @@ pub async fn find(live: &mut Live, name: &str, port: Option<u16>) -> anyhow::Res
                 &GroupVersionKind::gvk(group, version, kind),
                 plural,
             );
-            let object = get(&live.client, &namespace, name, &resource).await?;
+            let object = get(live, &namespace, name, &resource).await?;
             controller(live, &namespace, name, group, kind, object, port)
         }
     }
@@ -194,15 +195,32 @@ fn running<'s>(
 }
 
 async fn get(
-    client: &Client,
+    live: &Live,
     namespace: &str,
     name: &str,
     resource: &ApiResource,
 ) -> anyhow::Result<DynamicObject> {
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
-    api.get(name).await.map_err(|error| match error {
+    let api: Api<DynamicObject> = Api::namespaced_with(live.client.clone(), namespace, resource);
+    let got = timeout_at(live.until, api.get(name)).await;
+    let got = got.map_err(|_| {
+        anyhow!(
+            "the API server does not answer for {} `{name}`",
+            resource.kind
+        )
+    })?;
+    got.map_err(|error| match error {
         Error::Api(status) if status.code == 404 => {
             anyhow!("no {} `{name}` in namespace `{namespace}`", resource.kind)
+        }
+        Error::Api(status) if status.code == 403 => {
+            let group = &resource.group;
+            anyhow!(
+                "cannot read {} `{name}`: {}; grant it with a role that has the rule\n  - {{apiGroups: [\"{group}\"], resources: \
+                 [{}], verbs: [get]}}",
+                resource.kind,
+                status.message,
+                resource.plural
+            )
         }
         other => anyhow!(other).context(format!("cannot read {} `{name}`", resource.kind)),
     })

@@ -24,7 +24,8 @@ pub async fn run(
     cluster: &ClusterArgs,
     output: Output,
 ) -> anyhow::Result<Exit> {
-    let mut live = Live::read(cluster).await?;
+    let mut live = Live::read(cluster, false).await?;
+    live.knows(&live.namespace).await?;
     let destination = destination::find(&mut live, &args.workload, args.port).await?;
     let check = request::check_request(args, &destination, &live.snapshot)?;
     let options = facts::Options {

@@ -1,5 +1,7 @@
 //! Our own kinds on a real API server: what their definitions refuse and show, and `kubectl portcullis` against it.
 
+#[path = "kinds/access.rs"]
+mod access;
 #[path = "kinds/corpora.rs"]
 mod corpora;
 #[path = "kinds/plugin.rs"]

@@ -8,6 +8,7 @@ use kube::client::Body;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::kubernetes::follow::Event;
@@ -34,9 +35,9 @@ fn read(pod: Value) -> ApiPod {
     serde_json::from_value(pod).unwrap()
 }
 
-/// An API server that lists these pods, or fails, and counts how often it was asked.
+/// An API server that lists these pods, or fails, counts how often it was asked, and says so.
 #[derive(Clone, Default)]
-struct Server(Arc<Mutex<(Option<Vec<Value>>, usize)>>);
+struct Server(Arc<Mutex<(Option<Vec<Value>>, usize)>>, Arc<Notify>);
 
 impl Server {
     fn has(&self, pods: Vec<Value>) {
@@ -47,7 +48,13 @@ impl Server {
         self.0.lock().unwrap().1
     }
 
+    /// Until somebody asked who then has to wait.
+    async fn was_asked(&self) {
+        self.1.notified().await;
+    }
+
     fn answer(&self) -> Response<Body> {
+        self.1.notify_one();
         let mut server = self.0.lock().unwrap();
         server.1 += 1;
         let (status, body) = match &server.0 {
@@ -207,8 +214,9 @@ async fn a_container_is_waited_for_and_then_nobody_s() {
     );
     assert!(started.elapsed() >= Duration::from_secs(10));
     // It comes.
+    one.server.was_asked().await;
     let soon = async {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        one.server.was_asked().await;
         one.knows(vec![pod(UID, &format!("cri-o://{}", id(1)))]);
     };
     let started = Instant::now();
@@ -297,7 +305,7 @@ async fn one_that_moves_meanwhile_is_nobody() {
     one.knows(vec![pod(UID, "")]);
     one.server.has(vec![pod(UID, "")]);
     let moves = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        one.server.was_asked().await;
         one.is_in(&group(UID, &id(2)));
         one.knows(vec![pod(UID, &format!("containerd://{}", id(1)))]);
     };

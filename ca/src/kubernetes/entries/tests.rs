@@ -56,8 +56,7 @@ fn paths(changes: &Changes) -> Vec<String> {
 }
 
 fn stats(entries: &Entries, name: &str) -> Stats {
-    let all = entries.stats();
-    all.iter().find(|(found, _, _)| found == name).unwrap().1
+    entries.stats()[format!("uid-{name}").as_str()]
 }
 
 #[test]
@@ -282,13 +281,12 @@ fn a_class_says_whose_it_is_and_our_own_status_is_no_change() {
     assert_eq!(entries.len(), 0);
     entries.put_cluster_spiffe_id(&of("ours"));
     assert_eq!(entries.changes().wanted.len(), 1);
-    let stats = entries.stats();
-    assert!(stats[0].2, "the API server does not have them");
+    let (report, before) = entries.untold().remove(0);
     let mut told = of("ours");
-    told["status"] = json!({"stats": stats[0].1});
+    told["status"] = report.status(&before, &json!("2026-01-01T00:00:00Z"));
     entries.put_cluster_spiffe_id(&told);
     assert!(entries.changes().wanted.is_empty());
-    assert!(!entries.stats()[0].2);
+    assert_eq!(entries.untold(), []);
     // It changes hands.
     entries.put_cluster_spiffe_id(&of("theirs"));
     assert_eq!(entries.changes().unwanted.len(), 1);
@@ -331,14 +329,106 @@ fn five_thousand_pods_are_rendered_at_once_and_one_alone() {
 fn a_status_that_does_not_stick_is_not_written_in_a_circle() {
     let mut entries = entries();
     entries.put_cluster_spiffe_id(&id("x", "2026-01-01T00:00:00Z", json!({})));
-    let (name, stats, differs) = entries.stats().remove(0);
-    assert!(differs);
-    entries.told(&name, stats);
-    assert!(!entries.stats()[0].2);
+    let (report, _) = entries.untold().remove(0);
+    entries.told(report.clone());
+    assert_eq!(entries.untold(), []);
     entries.tell_again();
-    assert!(entries.stats()[0].2);
+    assert_eq!(entries.untold().len(), 1);
     // What changes is told at once.
-    entries.told(&name, stats);
+    entries.told(report);
     entries.put_namespace(namespace("shop", json!({})));
-    assert!(entries.stats()[0].2);
+    assert_eq!(entries.untold().len(), 1);
+}
+
+#[test]
+fn the_status_says_what_is_wrong_and_since_when() {
+    let mut entries = entries();
+    let mut object = id("x", "2026-01-01T00:00:00Z", json!({"onlyOn": "mondays"}));
+    object["metadata"]["generation"] = json!(3);
+    entries.put_cluster_spiffe_id(&object);
+    let status = |entries: &Entries, now: &str| {
+        let (report, before) = entries.untold().remove(0);
+        report.status(&before, &json!(now))
+    };
+    let first = status(&entries, "2026-02-01T00:00:00Z");
+    assert_eq!(first["observedGeneration"], 3);
+    let [accepted] = first["conditions"].as_array().unwrap().as_slice() else {
+        panic!("{first}");
+    };
+    assert_eq!(accepted["type"], "Accepted");
+    assert_eq!(
+        (&accepted["status"], &accepted["reason"]),
+        (&json!("False"), &json!("Invalid"))
+    );
+    let message = accepted["message"].as_str().unwrap();
+    assert!(message.contains("unknown field `onlyOn`"), "{message}");
+    // Another mistake: since when it is wrong stays.
+    object["status"] = first;
+    object["spec"] =
+        json!({"spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Name | upper }}"});
+    entries.put_cluster_spiffe_id(&object);
+    let second = status(&entries, "2026-02-02T00:00:00Z");
+    let accepted = &second["conditions"][0];
+    assert!(
+        accepted["message"]
+            .as_str()
+            .unwrap()
+            .contains("not understood"),
+        "{second}"
+    );
+    assert_eq!(accepted["lastTransitionTime"], "2026-02-01T00:00:00Z");
+    // Now it is right, and a pod is not.
+    object["status"] = second;
+    object["spec"] =
+        json!({"spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Labels.app }}"});
+    entries.put_cluster_spiffe_id(&object);
+    entries.put_pod(pod(1, "shop", json!({})));
+    entries.put_pod(pod(2, "shop", json!({"app": "web"})));
+    entries.changes();
+    let third = status(&entries, "2026-02-03T00:00:00Z");
+    let [accepted, enforced] = third["conditions"].as_array().unwrap().as_slice() else {
+        panic!("{third}");
+    };
+    assert_eq!(accepted["status"], "True");
+    assert_eq!(accepted["lastTransitionTime"], "2026-02-03T00:00:00Z");
+    assert_eq!(
+        (&enforced["status"], &enforced["reason"]),
+        (&json!("False"), &json!("EntriesFailed"))
+    );
+    assert_eq!(
+        enforced["message"],
+        "1 of 2 pods have no entry: `shop/p1`: `{{ .PodMeta.Labels.app }}` is nothing here"
+    );
+    // The registry's refusals count, too, and with the failures they go.
+    entries.put_pod(pod(1, "shop", json!({"app": "cart"})));
+    entries.changes();
+    let ids: Vec<String> = entries.wanted().map(|entry| entry.id.clone()).collect();
+    entries.answered(&ids[0], Some("similar entry already exists".to_owned()));
+    let fourth = status(&entries, "2026-02-04T00:00:00Z");
+    let told = fourth["conditions"][1]["message"].as_str().unwrap();
+    assert!(
+        told.starts_with("1 of 2 pods") && told.ends_with("already exists"),
+        "{told}"
+    );
+    entries.answered(&ids[0], None);
+    let fifth = status(&entries, "2026-02-05T00:00:00Z");
+    assert_eq!(fifth["conditions"][1]["status"], "True");
+    // A definition without conditions gets none.
+    entries.has_no_conditions();
+    let sixth = status(&entries, "2026-02-06T00:00:00Z");
+    assert!(
+        sixth.get("conditions").is_none() && sixth["stats"].is_object(),
+        "{sixth}"
+    );
+}
+
+#[test]
+fn a_long_spec_makes_no_long_status() {
+    let mut entries = entries();
+    let long = "é".repeat(100_000);
+    entries.put_cluster_spiffe_id(&id("x", "2026-01-01T00:00:00Z", json!({"ttl": long})));
+    let (report, before) = entries.untold().remove(0);
+    let status = report.status(&before, &json!("2026-02-01T00:00:00Z"));
+    let message = status["conditions"][0]["message"].as_str().unwrap();
+    assert!((2000..=2048).contains(&message.len()), "{}", message.len());
 }

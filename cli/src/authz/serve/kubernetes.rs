@@ -28,14 +28,20 @@ pub async fn start(
         context: config.context.clone(),
     };
     let client = client(&cluster).await?;
-    let mut options = Options::new(settings.clone());
-    options.namespaces.clone_from(&config.namespaces);
-    options.root_namespace.clone_from(&config.root_namespace);
-    options.mesh_config.clone_from(&config.mesh_config);
+    let mut options = options(config, settings);
     options.status = statuses(config, client.default_namespace());
     let source = Source::start(client, &options);
     let feed = feed(&source);
     Ok((source, feed))
+}
+
+/// What of the cluster is followed; nothing is written.
+pub fn options(config: &KubernetesConfig, settings: &Settings) -> Options {
+    let mut options = Options::new(settings.clone());
+    options.namespaces.clone_from(&config.namespaces);
+    options.root_namespace.clone_from(&config.root_namespace);
+    options.mesh_config.clone_from(&config.mesh_config);
+    options
 }
 
 fn statuses(config: &KubernetesConfig, own_namespace: &str) -> Option<StatusOptions> {

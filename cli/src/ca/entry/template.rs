@@ -1,17 +1,17 @@
-//! `ClusterSPIFFEID` documents, and the pods, namespaces and nodes that they are rendered for.
+//! `ClusterSPIFFEID` documents, and the pods, namespaces, nodes and EndpointSlices that they are rendered for.
 
 use anyhow::{Context as _, anyhow, bail};
 use portcullis_ca::proto::types;
-use portcullis_ca::template::{Cluster, EntryTemplate, Facts, LabelSelector, Text};
+use portcullis_ca::template::{Cluster, EntryTemplate, Facts, LabelSelector, Services, Text};
 use portcullis_policy::document::{Mark, Node, Value};
 
 use super::{apply, fields};
 
 /// The one version of `ClusterSPIFFEID` that there is.
 const VERSION: &str = "spire.spiffe.io/v1alpha1";
-const KINDS: &str = "ClusterSPIFFEID, Pod, Namespace, Node and lists of them";
+const KINDS: &str = "ClusterSPIFFEID, Pod, Namespace, Node, EndpointSlice and lists of them";
 const SPEC: &str = "spiffeIDTemplate, podSelector, namespaceSelector, dnsNameTemplates, workloadSelectorTemplates, ttl, \
-                    jwtTtl, federatesWith, hint, admin, downstream";
+                    jwtTtl, federatesWith, hint, admin, downstream, className, fallback, autoPopulateDNSNames";
 
 /// Everything of Kubernetes that was read.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Kubernetes {
     pods: Vec<serde_json::Value>,
     namespaces: Vec<serde_json::Value>,
     nodes: Vec<serde_json::Value>,
+    /// `None` where no EndpointSlice was read.
+    services: Option<Services>,
 }
 
 /// One `ClusterSPIFFEID`.
@@ -30,6 +32,10 @@ struct Template {
     entry: EntryTemplate,
     /// What is the same for every pod.
     fixed: types::Entry,
+    /// `fallback`: only for pods that no other one means.
+    is_fallback: bool,
+    /// `autoPopulateDNSNames`
+    names_services: bool,
 }
 
 /// A place, for messages.
@@ -62,8 +68,17 @@ impl Kubernetes {
             "Pod" => self.pods.push(apply::json(document)),
             "Namespace" => self.namespaces.push(apply::json(document)),
             "Node" => self.nodes.push(apply::json(document)),
+            "EndpointSlice" => {
+                let slices = self.services.get_or_insert_default();
+                slices.put(&apply::json(document));
+            }
             "ClusterSPIFFEID" => self.templates.push(template(file, document)?),
-            "List" | "PodList" | "NamespaceList" | "NodeList" | "ClusterSPIFFEIDList" => {
+            "List"
+            | "PodList"
+            | "NamespaceList"
+            | "NodeList"
+            | "EndpointSliceList"
+            | "ClusterSPIFFEIDList" => {
                 let of = kind.strip_suffix("List").filter(|of| !of.is_empty());
                 let items = document.get("items").and_then(Node::as_list);
                 for item in items.unwrap_or_default() {
@@ -94,21 +109,41 @@ impl Kubernetes {
         cluster: &Cluster,
         parent: Option<&Text>,
     ) -> anyhow::Result<Vec<types::Entry>> {
+        if let (None, Some(template)) = (
+            &self.services,
+            self.templates.iter().find(|one| one.names_services),
+        ) {
+            bail!(
+                "{}: `autoPopulateDNSNames` needs the services of its pods: add the cluster's EndpointSlices to the files \
+                 (`kubectl get endpointslices -A -o yaml`)",
+                template.name
+            );
+        }
+        let (fallbacks, others): (Vec<_>, Vec<_>) =
+            self.templates.iter().partition(|one| one.is_fallback);
         let mut entries = Vec::new();
-        for template in &self.templates {
-            for pod in &self.pods {
+        // Pods that have an entry which is no fallback, by their place in the list.
+        let mut has_other = vec![false; self.pods.len()];
+        for template in others.into_iter().chain(fallbacks) {
+            for (pod, has_other) in self.pods.iter().zip(&mut has_other) {
                 let meta = |key: &str| text(pod, &["metadata", key]).unwrap_or_default();
                 let namespace = named(&self.namespaces, meta("namespace"));
-                if !template.entry.selects(pod, namespace) {
+                let is_meant = template.entry.selects(pod, namespace);
+                if !is_meant || (template.is_fallback && *has_other) {
                     continue;
                 }
+                *has_other |= !template.is_fallback;
                 let node = text(pod, &["spec", "nodeName"]);
                 let facts = Facts {
                     cluster,
                     pod,
                     node: node.and_then(|name| named(&self.nodes, name)),
                 };
-                let entry = template.render(&facts, parent).with_context(|| {
+                let services = self.services.as_ref().filter(|_| template.names_services);
+                let services = services
+                    .map(|services| services.names_of(meta("uid"), cluster.domain.as_deref()));
+                let services = services.unwrap_or_default();
+                let entry = template.render(&facts, services, parent).with_context(|| {
                     format!(
                         "{}, pod {}/{}",
                         template.name,
@@ -124,8 +159,19 @@ impl Kubernetes {
 }
 
 impl Template {
-    fn render(&self, facts: &Facts<'_>, parent: Option<&Text>) -> anyhow::Result<types::Entry> {
-        let rendered = self.entry.render(facts)?;
+    fn render(
+        &self,
+        facts: &Facts<'_>,
+        services: Vec<String>,
+        parent: Option<&Text>,
+    ) -> anyhow::Result<types::Entry> {
+        let mut rendered = self.entry.render(facts)?;
+        for name in services {
+            let is_there = |one: &String| one.eq_ignore_ascii_case(&name);
+            if !rendered.dns_names.iter().any(is_there) {
+                rendered.dns_names.push(name);
+            }
+        }
         let parent = parent.map(|text| text.render(facts)).transpose()?;
         Ok(types::Entry {
             spiffe_id: Some(fields::spiffe_id(&rendered.spiffe_id)?),
@@ -167,12 +213,13 @@ fn template(file: &str, document: &Node) -> anyhow::Result<Template> {
     };
     let mut fixed = types::Entry::default();
     let mut has_id = false;
+    let mut is_fallback = false;
+    let mut names_services = false;
     for field in spec {
         let value = &field.value;
         if value.is_null() {
             continue;
         }
-        let here = At(file, value.at);
         match field.key.as_str() {
             "spiffeIDTemplate" => {
                 entry.spiffe_id = template_text(file, value)?;
@@ -197,14 +244,8 @@ fn template(file: &str, document: &Node) -> anyhow::Result<Template> {
             "className" => {
                 string(file, value)?;
             }
-            "autoPopulateDNSNames" | "fallback" => {
-                if flag(file, value)? {
-                    return Err(here.error(format!(
-                        "`{}` needs more than the pod to be known; name it yourself, or leave it out",
-                        field.key
-                    )));
-                }
-            }
+            "autoPopulateDNSNames" => names_services = flag(file, value)?,
+            "fallback" => is_fallback = flag(file, value)?,
             unknown => {
                 return Err(At(file, field.key_at)
                     .error(format!("unknown field `{unknown}`; there are {SPEC}")));
@@ -221,6 +262,8 @@ fn template(file: &str, document: &Node) -> anyhow::Result<Template> {
         ),
         entry,
         fixed,
+        is_fallback,
+        names_services,
     })
 }
 
@@ -259,8 +302,10 @@ fn template_text(file: &str, node: &Node) -> anyhow::Result<Text> {
 }
 
 fn selector(file: &str, node: &Node) -> anyhow::Result<LabelSelector> {
-    let read = serde_json::from_value(apply::json(node));
-    read.map_err(|error| At(file, node.at).error(format!("no label selector: {error}")))
+    let read = serde_json::from_value::<LabelSelector>(apply::json(node));
+    let read = read.map_err(|error| error.to_string());
+    read.and_then(LabelSelector::validated)
+        .map_err(|error| At(file, node.at).error(format!("no label selector: {error}")))
 }
 
 /// A Go duration of whole seconds: `1h`, `90s`, `1h30m`.
@@ -290,7 +335,107 @@ fn seconds(text: &str) -> anyhow::Result<i32> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_policy::document::SourceText;
+
     use super::*;
+
+    const PODS: &str = "\
+kind: PodList
+items:
+- metadata: {name: web, namespace: shop, uid: u1, labels: {app: web}}
+  spec: {serviceAccountName: web}
+- metadata: {name: cart, namespace: shop, uid: u2, labels: {app: cart}}
+  spec: {serviceAccountName: cart}
+";
+    const SLICES: &str = "\
+kind: EndpointSliceList
+items:
+- metadata: {name: web-1, namespace: shop, uid: s1, labels: {kubernetes.io/service-name: front}}
+  endpoints: [{targetRef: {kind: Pod, name: web, uid: u1}}]
+";
+
+    fn spiffe_id(name: &str, more: &str) -> String {
+        format!(
+            "apiVersion: spire.spiffe.io/v1alpha1\nkind: ClusterSPIFFEID\nmetadata: {{name: {name}}}\nspec:\n  \
+             spiffeIDTemplate: 'spiffe://{{{{ .TrustDomain }}}}/{name}/{{{{ .PodMeta.Name }}}}'\n{more}"
+        )
+    }
+
+    /// Paths and DNS names, or what is told.
+    fn rendered(texts: &[&str]) -> Result<Vec<String>, String> {
+        let mut kubernetes = Kubernetes::default();
+        let cluster = Cluster {
+            trust_domain: "td".to_owned(),
+            name: None,
+            domain: Some("cluster.local".to_owned()),
+        };
+        for text in texts {
+            let source = SourceText {
+                file: "f.yaml".into(),
+                bytes: text.as_bytes().into(),
+            };
+            for document in &portcullis_policy::document::parse(&source).unwrap() {
+                let read = kubernetes.read("f.yaml", document);
+                read.map_err(|error| error.to_string())?;
+            }
+        }
+        let entries = kubernetes.render(&cluster, None);
+        let entries = entries.map_err(|error| format!("{error:#}"))?;
+        let line = |one: types::Entry| {
+            format!(
+                "{} {}",
+                one.spiffe_id.unwrap().path,
+                one.dns_names.join(" ")
+            )
+        };
+        Ok(entries.into_iter().map(line).collect())
+    }
+
+    #[test]
+    fn a_fallback_is_for_pods_that_no_other_one_of_the_files_means() {
+        let rest = spiffe_id("rest", "  fallback: true\n");
+        let web = spiffe_id("web", "  podSelector: {matchLabels: {app: web}}\n");
+        let both = rendered(&[&rest, &web, PODS]).unwrap();
+        assert_eq!(both, ["/web/web ", "/rest/cart "]);
+        let alone = rendered(&[&rest, PODS]).unwrap();
+        assert_eq!(alone, ["/rest/web ", "/rest/cart "]);
+    }
+
+    #[test]
+    fn services_name_pods_where_their_slices_are_read() {
+        let names = spiffe_id("x", "  autoPopulateDNSNames: true\n");
+        let all = rendered(&[&names, PODS, SLICES]).unwrap();
+        assert_eq!(
+            all,
+            [
+                "/x/web front front.shop front.shop.svc front.shop.svc.cluster.local",
+                "/x/cart ",
+            ]
+        );
+        let refused = rendered(&[&names, PODS]).unwrap_err();
+        assert!(
+            refused.starts_with("f.yaml:1:1: ClusterSPIFFEID x: `autoPopulateDNSNames` needs")
+                && refused.contains("kubectl get endpointslices"),
+            "{refused}"
+        );
+        let plain = spiffe_id("x", "  autoPopulateDNSNames: false\n");
+        assert_eq!(rendered(&[&plain, PODS]).unwrap(), ["/x/web ", "/x/cart "]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_where_it_stands() {
+        for (more, told) in [
+            ("  fallback: maybe\n", "f.yaml:6:13: expected true or false"),
+            ("  onlyOn: mondays\n", "f.yaml:6:3: unknown field `onlyOn`"),
+            (
+                "  podSelector: {matchExpressions: [{key: a, operator: In}]}\n",
+                "`In` of the label `a` needs `values`",
+            ),
+        ] {
+            let refused = rendered(&[&spiffe_id("x", more), PODS]).unwrap_err();
+            assert!(refused.contains(told), "{more}: {refused}");
+        }
+    }
 
     #[test]
     fn lifetimes_are_go_s() {

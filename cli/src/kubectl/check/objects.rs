@@ -30,29 +30,45 @@ impl Objects {
         for source in sources {
             // What cannot be parsed was told before.
             for document in document::parse(source).unwrap_or_default() {
-                objects.take(document, &source.file, namespace);
+                objects.take(document, None, &source.file, namespace);
             }
         }
         objects
     }
 
-    fn take(&mut self, document: Node, file: &Arc<str>, namespace: &str) {
+    /// `inherited`: `apiVersion` and `kind` of the items of a list that says them once, for all.
+    fn take(
+        &mut self,
+        document: Node,
+        inherited: Option<(&str, &str)>,
+        file: &Arc<str>,
+        namespace: &str,
+    ) {
         let text = |node: Option<&Node>| node.and_then(Node::as_str).unwrap_or_default().to_owned();
-        let kind = text(document.get("kind"));
-        if kind.ends_with("List")
+        let of = |key: &str, inherited: Option<&str>| match document.get(key) {
+            None => inherited.unwrap_or_default().to_owned(),
+            some => text(some),
+        };
+        let kind = of("kind", inherited.map(|(_, kind)| kind));
+        let version = of("apiVersion", inherited.map(|(version, _)| version));
+        if let Some(of) = kind.strip_suffix("List")
             && let Some(items) = document.get("items").and_then(Node::as_list)
         {
+            let inherited = (!of.is_empty()).then_some((version.as_str(), of));
             for item in items {
-                self.take(item.clone(), file, namespace);
+                self.take(item.clone(), inherited, file, namespace);
             }
             return;
         }
-        let version = text(document.get("apiVersion"));
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let meta = document.get("metadata");
         let name = text(meta.and_then(|meta| meta.get("name")));
         let mut of = text(meta.and_then(|meta| meta.get("namespace")));
         let mut json = document.to_json();
+        if let Some(fields) = json.as_object_mut() {
+            fields.insert("apiVersion".to_owned(), version.as_str().into());
+            fields.insert("kind".to_owned(), kind.as_str().into());
+        }
         if CLUSTER_SCOPED.contains(&kind.as_str()) {
             of.clear();
         } else if of.is_empty() {

@@ -15,9 +15,9 @@ use super::{
     Authority, asked, container, delete, label, namespace, pod, runs, service_account, until,
 };
 
-/// As much of SPIRE's definition as is needed to apply one.
-async fn define(client: &Client) {
-    let free = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+/// As much of a definition as is needed to apply one; `status` is its schema.
+async fn define(client: &Client, status: Value) {
+    let free = free();
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": { "name": "clusterspiffeids.spire.spiffe.io" },
@@ -31,7 +31,7 @@ async fn define(client: &Client) {
             "versions": [{
                 "name": "v1alpha1", "served": true, "storage": true, "subresources": { "status": {} },
                 "schema": { "openAPIV3Schema": {
-                    "type": "object", "properties": { "spec": free, "status": free },
+                    "type": "object", "properties": { "spec": free, "status": status },
                 } },
             }],
         },
@@ -41,6 +41,11 @@ async fn define(client: &Client) {
     let name = "clusterspiffeids.spire.spiffe.io";
     let patch = Patch::Apply(definition);
     api.patch(name, &apply, &patch).await.unwrap();
+}
+
+/// The schema of what is looked at by nobody.
+fn free() -> Value {
+    json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
 fn ids(client: &Client) -> Api<DynamicObject> {
@@ -75,6 +80,21 @@ async fn status(client: &Client, name: &str, wanted: &Value) {
         all.then_some(())
     })
     .await;
+}
+
+/// Waits until the status has this condition; its message.
+async fn condition(client: &Client, name: &str, kind: &str, holds: &str) -> String {
+    until("a condition", async || {
+        let found = ids(client).get(name).await.ok()?;
+        let generation = found.metadata.generation;
+        let conditions = found.data.get("status")?.get("conditions")?.as_array()?;
+        let one = conditions
+            .iter()
+            .find(|one| one["type"] == kind && one["status"] == holds)?;
+        let is_now = one["observedGeneration"].as_i64() == generation;
+        is_now.then(|| one["message"].as_str().unwrap().to_owned())
+    })
+    .await
 }
 
 /// Path and selectors of every entry.
@@ -132,7 +152,7 @@ async fn a_labelled_pod_gets_its_identity_without_a_person() {
             .then_some(())
     })
     .await;
-    define(&client).await;
+    define(&client, free()).await;
     let template = "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}";
     let spec = json!({
         "spiffeIDTemplate": template,
@@ -177,6 +197,58 @@ async fn a_labelled_pod_gets_its_identity_without_a_person() {
     .await;
     let alarms = authority.readiness().1["alarms"].to_string();
     assert!(alarms.contains("similar entry already exists"), "{alarms}");
+    let why = condition(&client, "mesh", "Enforced", "False").await;
+    assert!(
+        why.starts_with("1 of 2 pods have no entry: `shop/web-1`: "),
+        "{why}"
+    );
+    // What is not supported is refused, and says so where it was applied.
+    let piped =
+        json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Name | upper }}" });
+    apply(&client, "piped", piped).await;
+    let why = condition(&client, "piped", "Accepted", "False").await;
+    assert!(
+        why.contains("`.PodMeta.Name | upper` is not understood"),
+        "{why}"
+    );
+    apply(
+        &client,
+        "piped",
+        json!({ "spiffeIDTemplate": template, "fallback": true, "onlyOn": "mondays" }),
+    )
+    .await;
+    let why = condition(&client, "piped", "Accepted", "False").await;
+    assert!(why.contains("unknown field `onlyOn`"), "{why}");
+    // SPIRE's own definition has counts and no conditions: it has no more than those.
+    let count = json!({ "type": "integer" });
+    let counts = [
+        "namespacesSelected",
+        "namespacesIgnored",
+        "podsSelected",
+        "podEntryRenderFailures",
+        "entriesMasked",
+        "entriesToSet",
+        "entryFailures",
+    ];
+    let counts: serde_json::Map<String, Value> = counts
+        .iter()
+        .map(|name| ((*name).to_owned(), count.clone()))
+        .collect();
+    let stats = json!({ "type": "object", "properties": counts });
+    define(
+        &client,
+        json!({ "type": "object", "properties": { "stats": stats } }),
+    )
+    .await;
+    apply(&client, "piped", json!({ "spiffeIDTemplate": template, "podSelector": { "matchLabels": { "spiffe": "yes" } } })).await;
+    status(
+        &client,
+        "piped",
+        &json!({ "podsSelected": 2, "entriesMasked": 2 }),
+    )
+    .await;
+    let deleted = ids(&client).delete("piped", &DeleteParams::default()).await;
+    deleted.unwrap();
     have(&authority, "three entries", 3).await;
 
     // Another template, another identity.

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::text;
-
 /// The services of each pod.
 #[derive(Debug, Default)]
-pub(super) struct Services {
+pub struct Services {
     /// Service and UIDs of pods, by UID of the slice.
     slices: HashMap<String, (String, Vec<String>)>,
     /// `name.namespace` of the services that lead to a pod, by its UID, and in how many slices.
@@ -17,7 +15,7 @@ pub(super) struct Services {
 
 impl Services {
     /// A new or changed slice; returns the UIDs of pods whose services may be others now.
-    pub(super) fn put(&mut self, slice: &Value) -> Vec<String> {
+    pub fn put(&mut self, slice: &Value) -> Vec<String> {
         let Some(uid) = text(slice, &["metadata", "uid"]) else {
             return Vec::new();
         };
@@ -45,7 +43,7 @@ impl Services {
     }
 
     /// A slice is gone; returns the UIDs of its pods.
-    pub(super) fn remove(&mut self, uid: &str) -> Vec<String> {
+    pub fn remove(&mut self, uid: &str) -> Vec<String> {
         let Some((service, pods)) = self.slices.remove(uid) else {
             return Vec::new();
         };
@@ -67,13 +65,15 @@ impl Services {
     }
 
     /// UIDs of slices that are not among these.
-    pub(super) fn others(&self, there: &HashSet<String>) -> Vec<String> {
+    #[must_use]
+    pub fn others(&self, there: &HashSet<String>) -> Vec<String> {
         let others = self.slices.keys().filter(|uid| !there.contains(*uid));
         others.cloned().collect()
     }
 
-    /// DNS names of the services that lead to a pod, as SPIRE's controller makes them.
-    pub(super) fn names_of(&self, pod: &str, domain: Option<&str>) -> Vec<String> {
+    /// DNS names of the services that lead to a pod, by its UID, as SPIRE's controller makes them; `domain` is the cluster's.
+    #[must_use]
+    pub fn names_of(&self, pod: &str, domain: Option<&str>) -> Vec<String> {
         let services = self.by_pod.get(pod).into_iter().flat_map(BTreeMap::keys);
         let mut names = BTreeSet::new();
         for service in services {
@@ -87,8 +87,14 @@ impl Services {
     }
 
     /// True when nothing is kept.
-    #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.slices.is_empty() && self.by_pod.is_empty()
     }
+}
+
+fn text<'a>(object: &'a Value, path: &[&str]) -> Option<&'a str> {
+    path.iter()
+        .try_fold(object, |value, key| value.get(key))?
+        .as_str()
 }
