@@ -118,6 +118,13 @@ fn only_document(text: &SourceText) -> Option<Node> {
 
 /// On trial, or only recorded: read as far as it can be read, since the rest of it cannot.
 fn decides_nothing(kind: PolicyKind, root: &Node, spec: Option<&Node>) -> bool {
+    // On a kind without dry-run the annotation is what is wrong with it.
+    if !matches!(
+        kind,
+        PolicyKind::AuthorizationPolicy | PolicyKind::CedarPolicy
+    ) {
+        return false;
+    }
     let metadata = root.get("metadata");
     let annotations = metadata.and_then(|m| m.get("annotations"));
     let on_trial = annotations

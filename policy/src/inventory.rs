@@ -126,7 +126,7 @@ impl Inventory {
                 let id = self.workloads.add(Stand {
                     resource: Arc::clone(resource),
                     order,
-                    target: self.gateways.target(workload),
+                    target: self.target_of(workload),
                 })?;
                 let id = WorkloadId(id);
                 self.link(id, workload);
@@ -186,7 +186,7 @@ impl Inventory {
                 .workloads
                 .iter()
                 .filter_map(|(id, stand)| {
-                    let target = self.gateways.target(workload_of(&stand.resource)?);
+                    let target = self.target_of(workload_of(&stand.resource)?);
                     (target != stand.target).then_some((id, target))
                 })
                 .collect();
@@ -198,6 +198,10 @@ impl Inventory {
         }
         self.endpoints
             .settle(&self.workloads, &self.by_name, &self.services);
+    }
+
+    fn target_of(&self, workload: &Workload) -> TargetFound {
+        self.gateways.target(workload, &self.mesh.root_namespace)
     }
 
     fn link(&mut self, id: WorkloadId, workload: &Workload) {

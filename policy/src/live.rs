@@ -190,6 +190,16 @@ impl Store {
         policies.map(|(key, object)| (key, &object.outcome))
     }
 
+    /// What holds a mesh and is refused: the mesh is as the last good version says, or what it was without
+    /// one, which is seldom what was meant.
+    pub fn refused_mesh(&self) -> Option<(&ObjectKey, &Outcome)> {
+        let mut objects = self.objects.iter();
+        objects.find_map(|(key, object)| {
+            let refused = holds_mesh(key) && object.outcome != Outcome::Accepted;
+            refused.then_some((key, &object.outcome))
+        })
+    }
+
     /// The set as if `changes` were made; the store is left as it is.
     ///
     /// # Errors

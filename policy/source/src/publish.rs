@@ -92,6 +92,8 @@ pub(crate) struct Publisher {
     held: BTreeMap<Place, BTreeMap<ObjectKey, Held>>,
     /// Policies that are refused, and the first thing wrong with each.
     refused: BTreeMap<ObjectKey, String>,
+    /// What is wrong with the mesh.
+    mesh: Option<String>,
     /// The store may be half changed.
     broken: bool,
     reported: Option<Instant>,
@@ -113,6 +115,7 @@ impl Publisher {
             reports,
             held: BTreeMap::new(),
             refused: BTreeMap::new(),
+            mesh: None,
             broken: false,
             reported: None,
             pause: REPORT,
@@ -236,6 +239,9 @@ impl Publisher {
         }
         let shared = self.store.clone();
         let mut store = shared.lock();
+        if !self.has_mesh(&store) {
+            return false;
+        }
         let snapshot = store.snapshot();
         let before = self.snapshots.borrow().clone();
         let is_new = before.is_none_or(|before| !Arc::ptr_eq(&before, &snapshot));
@@ -253,13 +259,50 @@ impl Publisher {
                 }
                 status.synced = true;
                 status.published = Some(SystemTime::now());
-                status.failure = None;
+                status.failure.clone_from(&self.mesh);
                 (status.kept, status.closed) = (kept, closed);
             });
         }
         self.to_report |= is_new;
         self.report(&store, &snapshot);
         is_new
+    }
+
+    /// Whether the mesh is known, or was: by the names of another one, a policy can mean the opposite.
+    fn has_mesh(&mut self, store: &Store) -> bool {
+        let is_first = self.snapshots.borrow().is_none();
+        let refused = store.refused_mesh().map(|(key, outcome)| {
+            let (instead, diagnostics) = match outcome {
+                Outcome::LastGood { diagnostics } => {
+                    ("the last good one stays in force", diagnostics)
+                }
+                Outcome::Closed { diagnostics } if is_first => {
+                    ("nothing is decided until it can be read", diagnostics)
+                }
+                Outcome::Closed { diagnostics } => ("it is left out", diagnostics),
+                Outcome::Accepted => return (None, true),
+            };
+            let first = diagnostics.iter().find(|d| d.is_error());
+            let why = first.map(ToString::to_string).unwrap_or_default();
+            let why = format!(
+                "the mesh in {} is refused, {instead}: {why}",
+                key.resource()
+            );
+            (
+                Some(why),
+                !is_first || matches!(outcome, Outcome::LastGood { .. }),
+            )
+        });
+        let (why, known) = refused.unwrap_or((None, true));
+        if why != self.mesh {
+            match &why {
+                Some(why) => tracing::error!("{why}"),
+                None => tracing::info!("the mesh is accepted again"),
+            }
+            self.board.modify(|status| status.failure.clone_from(&why));
+            self.mesh = why;
+        }
+        known
     }
 
     /// Logs what is newly refused, and what is accepted again; of how many an earlier version is in force, and how many

@@ -99,7 +99,7 @@ pub struct Status {
     pub kept: usize,
     /// Policies that were never good, and close what they select.
     pub closed: usize,
-    /// Why there is no newer snapshot, where compiling failed on its own account.
+    /// Why there is no newer snapshot, or one by another mesh than was meant.
     pub failure: Option<String>,
     /// Whether this replica writes statuses; `None` where none are written.
     pub leads: Option<bool>,
@@ -113,7 +113,8 @@ impl Status {
             return Vec::new();
         }
         let missing = self.kinds.iter().filter(|kind| !kind.synced);
-        missing.map(ToString::to_string).collect()
+        let missing = missing.map(ToString::to_string);
+        missing.chain(self.failure.clone()).collect()
     }
 }
 

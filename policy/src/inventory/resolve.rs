@@ -1,5 +1,6 @@
 //! From a request to its destination: workload, target and service, or the reason why not.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -135,7 +136,7 @@ impl Inventory {
         let (workloads, workload_found) = self.find_workloads(request)?;
         let mut candidates = Vec::with_capacity(workloads.len());
         let mut service_found = None;
-        for workload in workloads {
+        for workload in workloads.iter() {
             let target = request
                 .target
                 .unwrap_or_else(|| self.auto_target(*workload).0);
@@ -232,28 +233,38 @@ impl Inventory {
     fn find_workloads(
         &self,
         request: &Request,
-    ) -> Result<(&[WorkloadId], WorkloadFound), Unresolved> {
+    ) -> Result<(Cow<'_, [WorkloadId]>, WorkloadFound), Unresolved> {
         let destination = &request.destination;
         if let Some(text) = &destination.workload {
             return match self.named(text) {
                 [] => Err(Unresolved::UnknownWorkload(text.clone())),
-                ids => Ok((ids, WorkloadFound::Named)),
+                ids => Ok((ids.into(), WorkloadFound::Named)),
             };
         }
-        // The strongest claim counts: running pods, else endpoints, else what is declared.
-        if let Some(found) = destination.address.and_then(|address| {
-            let pods = self.addresses.of_pods(address);
-            pods.or_else(|| self.endpoints.at(address))
-                .or_else(|| self.addresses.of_entries(address))
-        }) {
-            return Ok(found);
+        let of_account = || self.at_account(destination.principal.as_deref()?);
+        if let Some(address) = destination.address {
+            // The strongest claim counts: running pods, what the configuration declares, and then
+            // what anybody may write.
+            let facts = self.addresses.of_pods(address);
+            if let Some((ids, found)) = facts.or_else(|| self.addresses.of_declared(address)) {
+                return Ok((ids.into(), found));
+            }
+            if let Some((ids, found)) = self.claimed(address) {
+                // The proxy's own certificate is no claim: where it tells of others, it is they.
+                let Some(of_account) = of_account() else {
+                    return Ok((ids.into(), found));
+                };
+                let both = ids.iter().copied().filter(|id| of_account.contains(id));
+                let both: Vec<WorkloadId> = both.collect();
+                return Ok(if both.is_empty() {
+                    (of_account.into(), WorkloadFound::ServiceAccount)
+                } else {
+                    (both.into(), found)
+                });
+            }
         }
-        if let Some(ids) = destination
-            .principal
-            .as_deref()
-            .and_then(|id| self.at_account(id))
-        {
-            return Ok((ids, WorkloadFound::ServiceAccount));
+        if let Some(ids) = of_account() {
+            return Ok((ids.into(), WorkloadFound::ServiceAccount));
         }
         let text = self
             .default_workload
@@ -261,8 +272,19 @@ impl Inventory {
             .ok_or(Unresolved::NoWorkload)?;
         match self.named(text) {
             [] => Err(Unresolved::UnknownDefault(text.clone())),
-            ids => Ok((ids, WorkloadFound::Default)),
+            ids => Ok((ids.into(), WorkloadFound::Default)),
         }
+    }
+
+    /// Workloads that an EndpointSlice, else a WorkloadEntry, has at `address`. Neither is asked about
+    /// the address of a Service, or of a node on which pods share it: whoever may write one in his own
+    /// namespace could take what comes to another's.
+    fn claimed(&self, address: IpAddr) -> Option<(&[WorkloadId], WorkloadFound)> {
+        if self.services.has_cluster_address(address) || self.addresses.is_of_node(address) {
+            return None;
+        }
+        let endpoints = self.endpoints.at(address);
+        endpoints.or_else(|| self.addresses.of_entries(address))
     }
 
     /// Running workloads of the service account in `spiffe://td/ns/X/sa/Y`, td being the mesh's own.
@@ -296,9 +318,9 @@ impl Inventory {
         }
         let by_address = destination
             .address
-            .map_or(&[][..], |address| self.services.at(address));
+            .map_or_else(Vec::new, |address| self.services.at(address));
         if !by_address.is_empty() {
-            return Ok((by_address.to_vec(), Some(ServiceFound::ClusterIp)));
+            return Ok((by_address, Some(ServiceFound::ClusterIp)));
         }
         let Some(http) = &request.http else {
             return Ok((Vec::new(), None));

@@ -193,8 +193,29 @@ impl Services {
         ids
     }
 
-    pub(super) fn at(&self, address: IpAddr) -> &[ServiceId] {
-        self.by_address.list(&canonical(address))
+    /// Services whose cluster address it is, else ServiceEntries that say so: the cluster gave the former.
+    pub(super) fn at(&self, address: IpAddr) -> Vec<ServiceId> {
+        self.of_cluster_first(self.by_address.list(&canonical(address)).to_vec())
+    }
+
+    /// The address is the cluster address of a Service.
+    pub(super) fn has_cluster_address(&self, address: IpAddr) -> bool {
+        let ids = self.by_address.list(&canonical(address));
+        ids.iter().any(|id| self.is_of_cluster(*id))
+    }
+
+    fn is_of_cluster(&self, id: ServiceId) -> bool {
+        self.name(id)
+            .is_some_and(|service| service.kind == ServiceKind::Service)
+    }
+
+    /// Without the ServiceEntries, where a Service is among them: whoever may write one anywhere cannot
+    /// take the place of another namespace's Service.
+    fn of_cluster_first(&self, mut ids: Vec<ServiceId>) -> Vec<ServiceId> {
+        if ids.iter().any(|id| self.is_of_cluster(*id)) {
+            ids.retain(|id| self.is_of_cluster(*id));
+        }
+        ids
     }
 
     /// Looks a request's host up. `namespace` is the waypoint's: a bare `svc` is taken there.
@@ -205,7 +226,7 @@ impl Services {
             return ByHost::None;
         }
         if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse() {
-            return known(self.at(address).to_vec());
+            return known(self.at(address));
         }
         let mut ids = self.by_host.list(host).to_vec();
         let qualified = host
@@ -228,11 +249,9 @@ impl Services {
                 .list(name.as_ref())
                 .iter()
                 .copied()
-                .filter(|id| {
-                    self.name(*id)
-                        .is_some_and(|service| service.kind == ServiceKind::Service)
-                }),
+                .filter(|id| self.is_of_cluster(*id)),
         );
+        let mut ids = self.of_cluster_first(ids);
         if ids.is_empty() {
             ids = self.by_wildcard(host);
         }

@@ -15,6 +15,8 @@ use crate::resource::{Resource, Workload};
 pub(crate) const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 const GATEWAY_CLASS_LABEL: &str = "gateway.networking.k8s.io/gateway-class-name";
 const MANAGED_LABEL: &str = "gateway.istio.io/managed";
+/// Every chart of a gateway gives its pods this label (`istio: ingressgateway`).
+const ISTIO_LABEL: &str = "istio";
 
 /// Classes whose pods Istio starts as waypoints; the east-west gateway is one in disguise
 /// (istio:pilot/pkg/config/kube/gatewaycommon/classinfo.go).
@@ -75,9 +77,11 @@ pub(super) struct Gateways {
     classes: FxHashMap<Arc<str>, String>,
     /// Controller by class name.
     controllers: FxHashMap<String, String>,
-    /// Selectors of networking.istio.io Gateways, under one of their labels.
-    selectors: FxHashMap<(String, String), Vec<BTreeMap<String, String>>>,
+    /// Selectors of networking.istio.io Gateways and their namespaces, under one of their labels.
+    selectors: FxHashMap<(String, String), Vec<(String, Labels)>>,
 }
+
+type Labels = BTreeMap<String, String>;
 
 impl Gateways {
     pub(super) fn insert(&mut self, order: Order, resource: &Arc<Resource>) {
@@ -108,7 +112,9 @@ impl Gateways {
                     if let Some((label, value)) = gateway.selector.first_key_value() {
                         let pair = (label.clone(), value.clone());
                         let bucket = self.selectors.entry(pair);
-                        bucket.or_default().push(gateway.selector.clone());
+                        let selector = gateway.selector.clone();
+                        let namespace = gateway.meta.namespace.clone();
+                        bucket.or_default().push((namespace, selector));
                     }
                 }
                 _ => {}
@@ -116,9 +122,9 @@ impl Gateways {
         }
     }
 
-    pub(super) fn target(&self, workload: &Workload) -> TargetFound {
+    pub(super) fn target(&self, workload: &Workload, root_namespace: &str) -> TargetFound {
         let Some(gateway) = workload.labels.get(GATEWAY_NAME_LABEL) else {
-            return if self.selected(workload) {
+            return if self.selected(workload, root_namespace) {
                 TargetFound::IstioGateway
             } else {
                 TargetFound::Workload
@@ -149,15 +155,21 @@ impl Gateways {
                 .is_some_and(|controller| WAYPOINT_CONTROLLERS.contains(&controller.as_str()))
     }
 
-    fn selected(&self, workload: &Workload) -> bool {
+    /// A Gateway makes no gateway of another namespace's sidecar, which it may select as well: only of
+    /// what says of itself that it is one.
+    fn selected(&self, workload: &Workload, root_namespace: &str) -> bool {
         if self.selectors.is_empty() {
             return false;
         }
+        let says_so = workload.labels.contains_key(ISTIO_LABEL);
         let labels = workload.labels.iter();
         let mut pairs = labels.map(|(label, value)| (label.clone(), value.clone()));
         pairs.any(|pair| {
-            let mut selectors = self.selectors.get(&pair).into_iter().flatten();
-            selectors.any(|selector| {
+            let selectors = self.selectors.get(&pair).into_iter().flatten();
+            let mut selectors = selectors.filter(|(namespace, _)| {
+                says_so || *namespace == workload.namespace || namespace == root_namespace
+            });
+            selectors.any(|(_, selector)| {
                 let mut labels = selector.iter();
                 labels.all(|(k, v)| workload.labels.get(k) == Some(v))
             })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::mesh_config::{keys, known_or_report};
+use super::mesh_config::{keys, known_or_report, whole};
 use super::path::Path;
 use super::reader::Reader;
 use super::request_authentication::milliseconds;
@@ -164,7 +164,7 @@ fn call(
             "service" => {
                 call.service = reader.string(value, &field).unwrap_or_else(nowhere).value;
             }
-            "port" => call.port = reader.port(value, &field).unwrap_or_default(),
+            "port" => call.port = port(value, &field, reader).unwrap_or_default(),
             "timeout" => call.timeout = timeout(value, &field, reader),
             "failOpen" => call.fail_open = reader.boolean(value, &field).unwrap_or_default(),
             "statusOnError" => call.status_on_error = status(value, &field, reader),
@@ -193,6 +193,15 @@ fn nowhere() -> super::Located<String> {
         value: String::new(),
         at: crate::diagnostic::Location::default(),
     }
+}
+
+fn port(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<u16> {
+    let port = whole(node, path, reader)?;
+    let found = u16::try_from(port).ok().filter(|port| *port != 0);
+    if found.is_none() {
+        reader.wrong_type(node, path, "a port from 1 to 65535");
+    }
+    found
 }
 
 fn timeout(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<Duration> {
@@ -237,12 +246,9 @@ fn body(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<BodyInC
         let field = path.key(key);
         match super::mesh_config::camel_case(key).as_str() {
             _ if value.is_null() => {}
-            "maxRequestBytes" => match &value.value {
-                Value::Integer(bytes, _) if u32::try_from(*bytes).is_ok() => {
-                    body.max_request_bytes = u32::try_from(*bytes).unwrap_or_default();
-                }
-                _ => reader.wrong_type(value, &field, "a whole number"),
-            },
+            "maxRequestBytes" => {
+                body.max_request_bytes = whole(value, &field, reader).unwrap_or_default();
+            }
             "allowPartialMessage" => {
                 body.allow_partial_message = reader.boolean(value, &field).unwrap_or_default();
             }

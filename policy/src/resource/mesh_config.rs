@@ -161,8 +161,8 @@ pub(super) fn read(
     (!reader.is_unreadable()).then_some(mesh)
 }
 
-/// A key that is published is ignored, a misspelt one an error, any other (of a newer or older
-/// Istio) a warning.
+/// A key that is published is ignored, one that looks like a key that is read an error, any other
+/// (of a newer or older Istio) a warning.
 pub(super) fn known_or_report(
     entry: &Entry,
     path: &Path<'_>,
@@ -173,7 +173,7 @@ pub(super) fn known_or_report(
     if known.contains(&camel.as_str()) {
         return;
     }
-    if nearest(&entry.key, known).is_some() {
+    if nearest(&entry.key, known).is_some_and(|key| keys::READ.contains(&key)) {
         reader.unknown_field(entry, path, known);
         return;
     }
@@ -184,6 +184,19 @@ pub(super) fn known_or_report(
         format!("unknown key `{}`", Excerpt(&entry.key)),
         "no MeshConfig has had it; it is ignored",
     );
+}
+
+/// A whole number, which protobuf's JSON takes as a text as well.
+pub(super) fn whole(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Option<u32> {
+    let number = match &node.value {
+        Value::Integer(number, _) => u32::try_from(*number).ok(),
+        Value::String(text, _) => text.parse().ok(),
+        _ => None,
+    };
+    if number.is_none() {
+        reader.wrong_type(node, path, "a whole number");
+    }
+    number
 }
 
 pub(super) fn camel_case(key: &str) -> String {
@@ -244,12 +257,8 @@ fn trusted_proxies(node: &Node, path: &Path<'_>, reader: &mut Reader<'_>) -> Opt
                 continue;
             }
             let path = path.key(&entry.key);
-            match &entry.value.value {
-                Value::Null => {}
-                Value::Integer(value, _) if u32::try_from(*value).is_ok() => {
-                    count = u32::try_from(*value).ok();
-                }
-                _ => reader.wrong_type(&entry.value, &path, "a whole number"),
+            if !entry.value.is_null() {
+                count = whole(&entry.value, &path, reader);
             }
         }
     }

@@ -1,4 +1,5 @@
 use portcullis_policy::inventory::WorkloadFound;
+use portcullis_policy::request::Request;
 use portcullis_policy::resource::WorkloadKind;
 
 use crate::world::{World, pod};
@@ -93,6 +94,70 @@ fn entries_and_declared_workloads_come_last() {
         how,
         WorkloadFound::EntryAddress("10.0.0.3".parse().unwrap())
     );
+}
+
+/// A request to an address, with the certificate of a service account.
+fn to_address_as(address: &str, account: &str) -> Request {
+    let mut request = to_address(address);
+    request.destination.principal = Some(format!("spiffe://cluster.local/ns/{account}"));
+    request
+}
+
+#[test]
+fn what_anybody_may_write_takes_no_address_of_a_node_or_service() {
+    let entry = pod("evil", "entry").kind(WorkloadKind::WorkloadEntry);
+    let world = World::default()
+        .with(pod("foo", "edge").at("10.0.0.1").host_network())
+        .with(pod("evil", "pod").at("10.1.0.1"))
+        .service("foo", "web", &[], &["10.96.0.1"])
+        .with(entry.at("10.0.0.1").at("10.96.0.1").at("10.0.0.9"))
+        .endpoint("evil", None, "10.0.0.1", Some(("evil", "pod")))
+        .endpoint("evil", None, "10.96.0.1", Some(("evil", "pod")));
+    for taken in ["10.0.0.1", "10.96.0.1", "::ffff:10.0.0.1"] {
+        assert_eq!(found(&world, &to_address(taken)), UNKNOWN, "{taken}");
+    }
+    let to_edge = to_address_as("10.0.0.1", "foo/sa/default");
+    assert_eq!(found(&world, &to_edge), is("pod/foo/edge"));
+    assert_eq!(
+        found(&world, &to_address("10.0.0.9")),
+        is("workloadentry/evil/entry")
+    );
+    // Where it ended, the address is free.
+    let ended = World::default()
+        .with(pod("foo", "edge").at("10.0.0.1").host_network().ended())
+        .with(
+            pod("foo", "vm")
+                .kind(WorkloadKind::WorkloadEntry)
+                .at("10.0.0.1"),
+        );
+    assert_eq!(
+        found(&ended, &to_address("10.0.0.1")),
+        is("workloadentry/foo/vm")
+    );
+}
+
+#[test]
+fn the_proxys_certificate_is_stronger_than_a_claim() {
+    let vm = |namespace: &str, account: &str| {
+        let vm = pod(namespace, account).kind(WorkloadKind::WorkloadEntry);
+        vm.account(account).at("10.0.0.9")
+    };
+    let world = World::default()
+        .with(vm("foo", "db"))
+        .with(vm("evil", "db"))
+        .with(pod("foo", "web").account("web").at("10.0.0.1"))
+        .declare("ops", "backup", &["10.0.0.7"]);
+    assert_eq!(found(&world, &to_address("10.0.0.9")), AMBIGUOUS);
+    let to = |account: &str| found(&world, &to_address_as("10.0.0.9", account));
+    assert_eq!(to("foo/sa/db"), is("workloadentry/foo/db"));
+    assert_eq!(to("foo/sa/web"), is("pod/foo/web"));
+    // An account that nothing is known of settles nothing.
+    assert_eq!(to("foo/sa/other"), AMBIGUOUS);
+    // An address of a running pod, and what the operator declares, are facts.
+    let of_pod = to_address_as("10.0.0.1", "foo/sa/db");
+    assert_eq!(found(&world, &of_pod), is("pod/foo/web"));
+    let declared = to_address_as("10.0.0.7", "foo/sa/db");
+    assert_eq!(found(&world, &declared), is("declared/ops/backup"));
 }
 
 #[test]

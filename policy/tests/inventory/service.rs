@@ -210,6 +210,30 @@ fn a_shared_address_is_ambiguous_unless_alike() {
 }
 
 #[test]
+fn a_service_entry_takes_no_services_place() {
+    let world = world().service_entry(
+        "evil",
+        "twin",
+        &[
+            "reviews.foo.svc.cluster.local",
+            "reviews.foo",
+            "reviews",
+            "*",
+        ],
+        &["10.96.0.1"],
+    );
+    let mut request = to_workload("foo/wp");
+    request.destination.address = Some("10.96.0.1".parse().unwrap());
+    assert_eq!(
+        served(&world, |r| *r = request),
+        some("service/foo/reviews")
+    );
+    for host in ["reviews.foo.svc.cluster.local", "reviews.foo", "reviews"] {
+        assert_eq!(hosted(&world, host), some("service/foo/reviews"), "{host}");
+    }
+}
+
+#[test]
 fn only_a_waypoint_serves_services() {
     let world = world();
     let mut request = to_workload("foo/backend");

@@ -123,3 +123,16 @@ fn an_istio_gateway_selects_its_pods_anywhere() {
     // no selector means every gateway, not every workload
     assert_eq!(found(&[]), SIDECAR);
 }
+
+#[test]
+fn a_gateway_makes_no_gateway_of_another_namespaces_workload() {
+    let db = || labelled(&[("app", "db")]);
+    let selector = [("app", "db")];
+    assert_eq!(of(&db().istio_gateway("evil", &selector)), SIDECAR);
+    let selected = (Target::Gateway, TargetFound::IstioGateway);
+    assert_eq!(of(&db().istio_gateway("foo", &selector)), selected);
+    assert_eq!(of(&db().istio_gateway("istio-system", &selector)), selected);
+    // Its own pod says that it is one, whatever the Gateway goes by.
+    let ingress = labelled(&[("app", "db"), ("istio", "ingress")]);
+    assert_eq!(of(&ingress.istio_gateway("bar", &selector)), selected);
+}

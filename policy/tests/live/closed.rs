@@ -173,6 +173,23 @@ fn other_kinds_close_as_well() {
         after(apply("RequestAuthentication", "shop", "x", "{}", tokens)),
         WEB_CLOSED
     );
+    // These kinds have no dry-run: the annotation refuses them, and opens nothing.
+    let on_trial = r#"{"istio.io/dry-run":"true"}"#;
+    let peer = r#"{"selector":{"matchLabels":{"app":"web"}},"mtls":{"mode":"STRICT"}}"#;
+    assert_eq!(
+        after(apply("PeerAuthentication", "shop", "x", on_trial, peer)),
+        WEB_CLOSED
+    );
+    assert_eq!(
+        after(apply(
+            "RequestAuthentication",
+            "shop",
+            "x",
+            on_trial,
+            tokens
+        )),
+        WEB_CLOSED
+    );
 }
 
 #[test]

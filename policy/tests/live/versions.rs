@@ -96,18 +96,41 @@ fn a_bad_pod_closes_nothing() {
     assert_eq!(store.outcomes().count(), 1);
 }
 
+fn mesh(text: &str) -> Change {
+    let key = ObjectKey::new("", "ConfigMap", "istio-system", "istio");
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "istio", "namespace": "istio-system"},
+        "data": {"mesh": text},
+    });
+    change(key, &text.to_string())
+}
+
+/// As Istio's own documents write it: protobuf's JSON takes numbers as texts.
+#[test]
+fn a_mesh_may_quote_its_numbers() {
+    let mut store = cluster();
+    store.change([mesh(
+        "trustDomain: td1\nmeshMTLS: {minProtocolVersion: TLSV1_3}\n\
+         defaultConfig: {gatewayTopology: {numTrustedProxies: \"2\"}}\n\
+         extensionProviders: [{name: a, envoyExtAuthzGrpc: {service: b, port: \"9000\"}}]\n",
+    )]);
+    assert_eq!(store.refused_mesh(), None);
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.mesh().trust_domain, "td1");
+    assert_eq!(snapshot.mesh().num_trusted_proxies, Some(2));
+    for wrong in ["0", "65536", "9000.5", "-1", "x"] {
+        store.change([mesh(&format!(
+            "extensionProviders: [{{name: a, envoyExtAuthzGrpc: {{service: b, port: \"{wrong}\"}}}}]\n"
+        ))]);
+        let (_, outcome) = store.refused_mesh().unwrap();
+        assert!(matches!(outcome, Outcome::LastGood { .. }), "{wrong}");
+    }
+}
+
 #[test]
 fn a_bad_mesh_keeps_the_last_good_one() {
     let mut store = cluster();
-    let mesh = |text: &str| {
-        let key = ObjectKey::new("", "ConfigMap", "istio-system", "istio");
-        let text = serde_json::json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": "istio", "namespace": "istio-system"},
-            "data": {"mesh": text},
-        });
-        change(key, &text.to_string())
-    };
     store.change([
         mesh("rootNamespace: shop"),
         authorization("shop", "all", "{}"),

@@ -1,5 +1,37 @@
 //! The published keys, retired ones included: nobody's mesh stops being readable.
 
+/// Those that policy depends on, at any depth: what looks like one of them is a misspelling.
+pub(super) const READ: &[&str] = &[
+    "rootNamespace",
+    "trustDomain",
+    "trustDomainAliases",
+    "pathNormalization",
+    "normalization",
+    "defaultConfig",
+    "gatewayTopology",
+    "numTrustedProxies",
+    "extensionProviders",
+    "envoyExtAuthzHttp",
+    "envoyExtAuthzGrpc",
+    "name",
+    "service",
+    "port",
+    "timeout",
+    "failOpen",
+    "statusOnError",
+    "pathPrefix",
+    "includeRequestBodyInCheck",
+    "maxRequestBytes",
+    "allowPartialMessage",
+    "packAsBytes",
+    "includeHeadersInCheck",
+    "includeRequestHeadersInCheck",
+    "includeAdditionalHeadersInCheck",
+    "headersToUpstreamOnAllow",
+    "headersToDownstreamOnDeny",
+    "headersToDownstreamOnAllow",
+];
+
 /// Keys of MeshConfig.
 pub(super) const MESH: &[&str] = &[
     "proxyListenPort",
@@ -49,6 +81,7 @@ pub(super) const MESH: &[&str] = &[
     "pathNormalization",
     "defaultHttpRetryPolicy",
     "meshMtls",
+    "meshMTLS",
     "tlsDefaults",
     "defaultTrafficPolicy",
     "serviceEntryVisibility",

@@ -265,3 +265,46 @@ async fn what_no_policy_reads_makes_no_snapshot() {
     until("the pod's events came", async || events() >= seen + 3).await;
     assert!(std::sync::Arc::ptr_eq(&before, &followed.snapshot()));
 }
+
+/// By another trust domain and root namespace than were meant, policies could mean the opposite.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_decided_by_a_mesh_that_cannot_be_read() {
+    let Some(cluster) = shared() else { return };
+    let client = cluster.client().await;
+    let root = namespace(&client, "mesh").await;
+    let mesh = |text: &str| {
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "namespace": root, "name": "istio" },
+            "data": { "mesh": text } })
+    };
+    apply(&client, &mesh("trustDomain: [oops")).await.unwrap();
+    let mut chosen = options();
+    chosen.root_namespace = Some(root.clone());
+    let followed = Followed::start(client.clone(), &chosen);
+    until("the mesh is told to be missing", async || {
+        let missing = followed.status().missing().join("\n");
+        missing.contains(&format!("the mesh in ConfigMap/{root}/istio is refused"))
+            && missing.contains("is not closed")
+    })
+    .await;
+    assert!(!followed.status().synced);
+
+    apply(&client, &mesh("trustDomain: td1")).await.unwrap();
+    until("the source is synced", async || followed.status().synced).await;
+    assert_eq!(followed.status().failure, None);
+    assert_eq!(followed.snapshot().mesh().trust_domain, "td1");
+
+    apply(&client, &mesh("trustDomain: [oops")).await.unwrap();
+    let says = |what: &str| {
+        followed
+            .status()
+            .failure
+            .is_some_and(|why| why.contains(what))
+    };
+    until("the refusal is told", async || says("the last good one")).await;
+    assert_eq!(followed.snapshot().mesh().trust_domain, "td1");
+    apply(&client, &mesh("trustDomain: td2")).await.unwrap();
+    until("the mesh is accepted", async || {
+        followed.status().failure.is_none() && followed.snapshot().mesh().trust_domain == "td2"
+    })
+    .await;
+}
