@@ -2,6 +2,8 @@
 
 #[path = "chart/applied.rs"]
 mod applied;
+#[path = "chart/audited.rs"]
+mod audited;
 #[path = "chart/conform.rs"]
 mod conform;
 #[path = "chart/helm.rs"]
@@ -12,6 +14,8 @@ mod image;
 mod installed;
 #[path = "chart/matrix.rs"]
 mod matrix;
+#[path = "chart/platform.rs"]
+mod platform;
 #[path = "chart/pods.rs"]
 mod pods;
 #[path = "chart/rights.rs"]

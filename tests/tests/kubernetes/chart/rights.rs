@@ -1,27 +1,18 @@
 //! Roles hold exactly the rights that are used: each service does all its work against a real API server as its own service
 //! account, and the server's audit log is held against the roles that the chart made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
 
 use kube::Client;
 use portcullis_tests::component::{self, kube_api, require, run_folder};
 use portcullis_tests::kube_api::KubeApi;
-use portcullis_tests::ports::free_address;
-use portcullis_tests::process::Daemon;
 use serde_json::{Value, json};
 
 use super::applied::{Mode, apply, served};
+use super::audited::{Right, Stage, audit, used, within};
 use super::helm::{NAMESPACE, documents, find, helm};
 use super::walkthroughs::istio;
-
-const LIMIT: Duration = Duration::from_secs(90);
-
-/// A right: API group, resource with its subresource, verb, and which object, where only some.
-type Right = (String, String, String, Option<String>);
 
 #[test]
 fn roles_hold_the_verbs_that_are_used_and_no_others() {
@@ -39,7 +30,17 @@ fn roles_hold_the_verbs_that_are_used_and_no_others() {
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let mut server = KubeApi::start_with(&server, &folder.join("api"), &flags)
         .unwrap_or_else(|cause| panic!("{cause}"));
-    let objects = helm.objects("rights", "ca: {enabled: true}");
+    let releases: Vec<Release> = RELEASES
+        .iter()
+        .map(|release| Release {
+            name: release.name,
+            objects: helm.objects(&format!("rights-{}", release.name), release.values),
+        })
+        .collect();
+    let objects: Vec<Value> = releases
+        .iter()
+        .flat_map(|one| one.objects.clone())
+        .collect();
     let others = documents(&fs::read_to_string(definitions).unwrap());
     let gateways = others
         .into_iter()
@@ -47,26 +48,28 @@ fn roles_hold_the_verbs_that_are_used_and_no_others() {
     let definitions: Vec<Value> = istio.into_iter().chain(gateways).collect();
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let stage = Stage {
+    let stage = |number: usize| Stage {
         folder: &folder,
-        objects: &objects,
+        name: releases[number].name,
+        objects: &releases[number].objects,
     };
     runtime.block_on(async {
         let client = server.client().await.unwrap();
         prepare(&client, &definitions, &objects).await;
+        let plain = stage(0);
         let mut services = vec![
-            stage.authz(&client, &server).await,
-            stage.admission(&client, &server).await,
-            stage.ca(&client, &server).await,
+            plain.authz(&client, &server).await,
+            plain.admission(&client, &server).await,
+            plain.ca(&client, &server).await,
         ];
         for service in &mut services {
             service.ready();
         }
-        write_and_see(&client, "first").await;
+        write_and_see(&client, "first", Kinds::All).await;
         // After a gap everything is listed anew.
         server.restart().unwrap_or_else(|cause| panic!("{cause}"));
         let client = server.client().await.unwrap();
-        write_and_see(&client, "second").await;
+        write_and_see(&client, "second", Kinds::All).await;
         for service in &mut services {
             service.ready();
         }
@@ -82,56 +85,146 @@ fn roles_hold_the_verbs_that_are_used_and_no_others() {
             replaced.await.is_some(),
             "the webhook's authority is replaced"
         );
+        drop(services);
+
+        // Those that may do less, in the place of the first.
+        delete_lease(&client).await;
+        let (own, none, beside) = (stage(1), stage(2), stage(3));
+        let mut services = vec![
+            own.authz(&client, &server).await,
+            own.admission(&client, &server).await,
+            own.ca(&client, &server).await,
+            none.authz(&client, &server).await,
+            none.admission(&client, &server).await,
+            beside.sidecar(&client, &server).await,
+        ];
+        for service in &mut services {
+            service.ready();
+        }
+        write_and_see(&client, "third", Kinds::Own).await;
+        // A watch begins after the list that makes a service ready.
+        let done = within(async || {
+            let all = used(&log);
+            let accounts = accounts(&releases);
+            let is_done = |(objects, account): &(&[Value], &str)| {
+                let used = all.get(*account);
+                used.is_some_and(|used| superfluous(used, &granted(objects, account)).is_empty())
+            };
+            accounts.iter().all(is_done).then_some(())
+        });
+        // Who did not is told below.
+        done.await;
     });
     drop(server);
 
     let used = used(&log);
-    for (component, account) in [
-        ("authz", "portcullis-authz"),
-        ("admission", "portcullis-admission"),
-        ("ca", "portcullis-ca"),
-    ] {
+    for (objects, account) in accounts(&releases) {
         let used = used
             .get(account)
             .unwrap_or_else(|| panic!("`{account}` did nothing"));
-        let granted = granted(&objects, account);
-        assert!(granted.len() > 5, "{component}: {granted:?}");
-        let covered = |(group, resource, verb, name): &Right, right: &Right| {
-            (group, resource, verb) == (&right.0, &right.1, &right.2)
-                && right
-                    .3
-                    .as_ref()
-                    .is_none_or(|only| name.as_ref() == Some(only))
-        };
+        let granted = granted(objects, account);
+        assert!(granted.len() > 1, "{account}: {granted:?}");
         let missing: Vec<&Right> = used
             .iter()
-            .filter(|one| !granted.iter().any(|right| covered(one, right)))
+            .filter(|one| !granted.iter().any(|right| covers(right, one)))
             .collect();
         assert!(
             missing.is_empty(),
-            "{component} uses what it has no right to: {missing:#?}"
+            "{account} uses what it has no right to: {missing:#?}"
         );
-        let superfluous: Vec<&Right> = granted
-            .iter()
-            .filter(|right| !used.iter().any(|one| covered(one, right)))
-            .collect();
+        let superfluous = superfluous(used, &granted);
         assert!(
             superfluous.is_empty(),
-            "{component} has rights that it never uses: {superfluous:#?}"
+            "{account} has rights that it never uses: {superfluous:#?}"
         );
     }
+    // What the modes are for.
+    let count = |account: &str| used[account].len();
+    assert!(count("own-authz") < count("portcullis-authz"));
+    assert!(count("none-authz") < count("own-authz"));
+    assert!(count("own-admission") < count("none-admission"));
+    assert!(count("none-admission") < count("portcullis-admission"));
+    assert!(count("own-ca") < count("portcullis-ca"));
+    assert_eq!(used["beside"], used["none-authz"]);
 }
 
-/// Flags that have the server write down who did what.
-fn audit(folder: &Path, log: &Path) -> Vec<String> {
-    let policy = folder.join("audit-policy.yaml");
-    let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
-    fs::write(&policy, text).unwrap();
-    fs::create_dir_all(folder.join("api")).unwrap();
-    vec![
-        format!("--audit-policy-file={}", policy.display()),
-        format!("--audit-log-path={}", log.display()),
-    ]
+/// The chart in every mode that changes its roles.
+const RELEASES: [Values; 4] = [
+    Values {
+        name: "portcullis",
+        values: "ca: {enabled: true}",
+    },
+    Values {
+        name: "own",
+        values: "fullnameOverride: own\nkubernetes: {status: own}\n\
+                 admission: {certManager: {enabled: true, issuerRef: {name: cluster}}}\n\
+                 ca: {enabled: true, kubernetes: {settings: {cluster_spiffe_ids: false}}}",
+    },
+    Values {
+        name: "none",
+        values: "fullnameOverride: none\nkubernetes: {status: none}\n\
+                 admission: {config: {certificate: {files: {certificate: tls.crt, key: tls.key, authorities: ca.crt}}}}",
+    },
+    Values {
+        name: "side",
+        values: "fullnameOverride: side\nadmission: {enabled: false}\n\
+                 authz: {mode: sidecar, sidecar: {workloads: [{namespace: portcullis-system, serviceAccount: beside}]}}",
+    },
+];
+
+/// Name of the release's objects, and its values.
+struct Values {
+    name: &'static str,
+    values: &'static str,
+}
+
+/// What the chart makes of them.
+struct Release {
+    name: &'static str,
+    objects: Vec<Value>,
+}
+
+/// Every service account, with the objects of its release.
+fn accounts(releases: &[Release]) -> Vec<(&[Value], &'static str)> {
+    let of = [
+        (0, "portcullis-authz"),
+        (0, "portcullis-admission"),
+        (0, "portcullis-ca"),
+        (1, "own-authz"),
+        (1, "own-admission"),
+        (1, "own-ca"),
+        (2, "none-authz"),
+        (2, "none-admission"),
+        (3, "beside"),
+    ];
+    let of = of.into_iter();
+    of.map(|(release, account)| (releases[release].objects.as_slice(), account))
+        .collect()
+}
+
+/// Whether a right that is granted is the one that was used.
+fn covers(granted: &Right, used: &Right) -> bool {
+    let (group, resource, verb, only) = granted;
+    (group, resource, verb) == (&used.0, &used.1, &used.2)
+        && only
+            .as_ref()
+            .is_none_or(|only| used.3.as_ref() == Some(only))
+}
+
+/// What is granted and never used.
+fn superfluous(used: &BTreeSet<Right>, granted: &BTreeSet<Right>) -> Vec<Right> {
+    let of = granted.iter();
+    of.filter(|right| !used.iter().any(|one| covers(right, one)))
+        .cloned()
+        .collect()
+}
+
+/// The leader was killed: nobody waits for its time to be over.
+async fn delete_lease(client: &Client) {
+    let path =
+        format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/portcullis-status");
+    let request = http::Request::delete(path).body(Vec::new()).unwrap();
+    let _: Value = client.request(request).await.unwrap();
 }
 
 /// Kinds, namespaces, accounts and roles.
@@ -156,7 +249,9 @@ async fn prepare(client: &Client, definitions: &[Value], objects: &[Value]) {
         "data": { "mesh": "trustDomain: cluster.local" },
     });
     let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node-1" } });
-    for object in [&mesh, &node] {
+    // Of a workload that has an instance beside it.
+    let beside = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "beside", "namespace": NAMESPACE } });
+    for object in [&mesh, &node, &beside] {
         apply(client, object, Mode::Real).await.unwrap();
     }
     let kinds = [
@@ -176,8 +271,16 @@ async fn prepare(client: &Client, definitions: &[Value], objects: &[Value]) {
     }
 }
 
-/// Policies of every kind, and an identity: each gets a status.
-async fn write_and_see(client: &Client, name: &str) {
+/// Which get a status.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    All,
+    /// CedarPolicy and PolicyTest.
+    Own,
+}
+
+/// Policies of every kind, and an identity: each of `kinds` gets a status.
+async fn write_and_see(client: &Client, name: &str, kinds: Kinds) {
     let object = |api_version: &str, kind: &str, spec: Value| {
         json!({
             "apiVersion": api_version, "kind": kind, "metadata": { "name": name, "namespace": NAMESPACE }, "spec": spec,
@@ -242,7 +345,8 @@ async fn write_and_see(client: &Client, name: &str) {
             apply(client, object, Mode::Real).await
         );
     }
-    for object in &objects {
+    let told = |object: &&Value| kinds == Kinds::All || object["apiVersion"] == own;
+    for object in objects.iter().filter(told) {
         let seen = within(async || {
             let found = apply(client, object, Mode::DryRun).await.ok()?;
             found
@@ -253,173 +357,6 @@ async fn write_and_see(client: &Client, name: &str) {
         .await;
         assert!(seen.is_some(), "{} `{name}` has a status", object["kind"]);
     }
-}
-
-async fn within<T>(mut look: impl AsyncFnMut() -> Option<T>) -> Option<T> {
-    let start = std::time::Instant::now();
-    while start.elapsed() < LIMIT {
-        if let Some(found) = look().await {
-            return Some(found);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    None
-}
-
-/// What services are started with.
-struct Stage<'a> {
-    folder: &'a Path,
-    objects: &'a [Value],
-}
-
-struct Service {
-    daemon: Daemon,
-    management: String,
-}
-
-impl Stage<'_> {
-    /// portcullis.yaml of the component, as the chart has it.
-    fn config(&self, component: &str) -> Value {
-        let map = find(self.objects, &format!("ConfigMap/portcullis-{component}"));
-        documents(map["data"]["portcullis.yaml"].as_str().unwrap()).remove(0)
-    }
-
-    async fn authz(&self, client: &Client, server: &KubeApi) -> Service {
-        let mut config = self.config("authz");
-        let kubeconfig = self.kubeconfig(client, server, "portcullis-authz").await;
-        let management = free_address().unwrap().to_string();
-        config["listeners"][0]["address"] = json!(free_address().unwrap().to_string());
-        config["management"]["address"] = json!(management);
-        config["kubernetes"]["kubeconfig"] = json!(kubeconfig);
-        self.start("authz", &["authz", "serve"], &config, management)
-    }
-
-    async fn admission(&self, client: &Client, server: &KubeApi) -> Service {
-        let mut config = self.config("admission");
-        let kubeconfig = self
-            .kubeconfig(client, server, "portcullis-admission")
-            .await;
-        let management = free_address().unwrap().to_string();
-        config["admission"]["listen"] = json!(free_address().unwrap().to_string());
-        config["admission"]["management"] = json!(management);
-        // So that its authority is replaced while we look.
-        config["admission"]["propagation"] = json!("1s");
-        config["admission"]["certificate"]["secret"]["authority_ttl"] = json!("20s");
-        config["admission"]["certificate"]["secret"]["certificate_ttl"] = json!("5s");
-        config["admission"]["certificate"]["secret"]["lead"] = json!("2s");
-        config["kubernetes"] = json!({ "kubeconfig": kubeconfig });
-        self.start("admission", &["admission", "serve"], &config, management)
-    }
-
-    async fn ca(&self, client: &Client, server: &KubeApi) -> Service {
-        let mut config = self.config("ca");
-        let kubeconfig = self.kubeconfig(client, server, "portcullis-ca").await;
-        let management = free_address().unwrap().to_string();
-        // A unix socket's path is short.
-        config["ca"]["data"] = json!("ca");
-        config["ca"]["socket"] = json!("workload.sock");
-        config["ca"]["management"]["address"] = json!(management);
-        config["ca"]["kubernetes"]["kubeconfig"] = json!(kubeconfig);
-        config["ca"]["kubernetes"]["node"] = json!("node-1");
-        self.start("ca", &["ca", "serve"], &config, management)
-    }
-
-    fn start(&self, name: &str, words: &[&str], config: &Value, management: String) -> Service {
-        let file = self.folder.join(format!("{name}.yaml"));
-        fs::write(&file, config.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis-e2e"));
-        command
-            .args(words)
-            .args(["--config", &format!("{name}.yaml")])
-            .current_dir(self.folder);
-        let log = self.folder.join(format!("{name}.log"));
-        let daemon = Daemon::start(&mut command, &log).unwrap();
-        Service { daemon, management }
-    }
-
-    /// A kubeconfig for the service account.
-    async fn kubeconfig(&self, client: &Client, server: &KubeApi, account: &str) -> PathBuf {
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
-        let body = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": { "expirationSeconds": 3600 } });
-        let request = http::Request::post(path).header("content-type", "application/json");
-        let answer: Value = client
-            .request(request.body(body.to_string().into_bytes()).unwrap())
-            .await
-            .unwrap();
-        let token = answer["status"]["token"].as_str().unwrap();
-        let authority = self.folder.join("api/ca.crt");
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "c",
-            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u", "namespace": NAMESPACE } }],
-            "clusters": [{ "name": "c", "cluster": { "server": format!("https://{}", server.address()), "certificate-authority": authority } }],
-            "users": [{ "name": "u", "user": { "token": token } }],
-        });
-        let file = self.folder.join(format!("{account}.kubeconfig"));
-        fs::write(&file, config.to_string()).unwrap();
-        file
-    }
-}
-
-impl Service {
-    /// Waits until it says that it is ready.
-    fn ready(&mut self) {
-        let address = self.management.clone();
-        self.daemon
-            .wait_until(LIMIT, || is_ready(&address))
-            .unwrap();
-    }
-}
-
-fn is_ready(address: &str) -> bool {
-    use std::io::{Read as _, Write as _};
-    let Ok(mut stream) = std::net::TcpStream::connect(address) else {
-        return false;
-    };
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    let mut answer = String::new();
-    asked.is_ok()
-        && stream.read_to_string(&mut answer).is_ok()
-        && answer.starts_with("HTTP/1.1 200")
-}
-
-/// What each service account did, as the server wrote it down. What needs no right of one's own is left out.
-fn used(log: &Path) -> BTreeMap<String, BTreeSet<Right>> {
-    let mut used: BTreeMap<String, BTreeSet<Right>> = BTreeMap::new();
-    let prefix = format!("system:serviceaccount:{NAMESPACE}:");
-    for line in fs::read_to_string(log).unwrap().lines() {
-        // The last line of a server that was killed may be half.
-        let Ok(event) = serde_json::from_str::<Value>(line) else {
-            continue;
-        };
-        let Some(account) = event["user"]["username"]
-            .as_str()
-            .and_then(|name| name.strip_prefix(&prefix))
-        else {
-            continue;
-        };
-        let object = &event["objectRef"];
-        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let resource = match word(&object["subresource"]) {
-            sub if sub.is_empty() => word(&object["resource"]),
-            sub => format!("{}/{sub}", word(&object["resource"])),
-        };
-        // Discovery, `/version`, `/readyz`.
-        if resource.is_empty() {
-            continue;
-        }
-        let name = object["name"].as_str().map(str::to_owned);
-        let right = (
-            word(&object["apiGroup"]),
-            resource,
-            word(&event["verb"]),
-            name,
-        );
-        used.entry(account.to_owned()).or_default().insert(right);
-    }
-    used
 }
 
 /// What the roles that are bound to the service account hold.

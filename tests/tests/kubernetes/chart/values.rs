@@ -75,6 +75,28 @@ fn what_is_misspelt_or_of_another_type_is_refused() {
         ),
         ("serviceMonitor: {interval: 30}", "/serviceMonitor/interval"),
         ("labels: {team: 7}", "/labels/team"),
+        // Two would be two authorities on one volume.
+        ("ca: {replicas: 2}", "replicas"),
+        (
+            "ca: {persistence: {accessMode: ReadWriteMany}}",
+            "/ca/persistence/accessMode",
+        ),
+        // No node could be drained.
+        (
+            "authz: {podDisruptionBudget: {maxUnavailable: 0}}",
+            "/authz/podDisruptionBudget/maxUnavailable",
+        ),
+        (
+            "admission: {podDisruptionBudget: {maxUnavailable: 0%}}",
+            "/admission/podDisruptionBudget/maxUnavailable",
+        ),
+        // Everybody, as a NetworkPolicy reads it.
+        ("networkPolicy: {proxies: []}", "/networkPolicy/proxies"),
+        (
+            "networkPolicy: {monitoring: []}",
+            "/networkPolicy/monitoring",
+        ),
+        ("networkPolicy: {dnsPorts: []}", "/networkPolicy/dnsPorts"),
     ] {
         let refused = helm.template("misspelt", values);
         let refused = refused.err().unwrap_or_else(|| panic!("taken: {values}"));
