@@ -271,6 +271,12 @@ pub(crate) fn diagnose(
     let mut found = diagnose_user(&user, inventory);
     found.extend(inventory.diagnose(resources));
     found.extend(set.peer_authentications().diagnose(inventory, resources));
+    found.extend(lint::place::check(
+        set.policies(),
+        set,
+        inventory,
+        resources,
+    ));
     found
 }
 

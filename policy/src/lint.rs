@@ -11,6 +11,7 @@ mod attachment;
 mod duplicate;
 mod identity;
 mod mtls;
+pub(crate) mod place;
 mod provider;
 mod rules;
 pub(crate) mod shadow;
@@ -53,6 +54,7 @@ pub(crate) fn lint_distinct(
     mtls::check(resources, root_namespace, &mut found);
     provider::check(resources, &mut found);
     rules::check(resources, &mut found);
+    place::waypoint::check(resources, &mut found);
     shadow::check(resources, root_namespace, None, &mut found);
     found.sort_by(|a, b| a.location.cmp(&b.location));
     found

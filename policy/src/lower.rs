@@ -9,6 +9,8 @@ mod condition;
 mod envoy;
 mod ztunnel;
 
+pub(crate) use ztunnel::layer_7;
+
 use std::sync::Arc;
 
 use crate::diagnostic::Location;

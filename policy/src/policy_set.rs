@@ -313,6 +313,11 @@ impl PolicySet {
         self.peer_authentications = Arc::new(peers);
     }
 
+    /// The mesh's root namespace.
+    pub(crate) fn root_namespace(&self) -> &str {
+        &self.root_namespace
+    }
+
     /// Number of AuthorizationPolicies and user policies.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -383,6 +383,12 @@ pub struct Workload {
 /// One port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
+    /// `name`.
+    pub name: Option<String>,
+    /// `appProtocol`, which says what it speaks before the name does.
+    pub app_protocol: Option<String>,
+    /// False for UDP and SCTP.
+    pub is_tcp: bool,
     /// `port`.
     pub port: u16,
     /// `targetPort`, a number or a container port's name; absent: `port`.

@@ -15,6 +15,8 @@ mod kinds;
 mod pages;
 #[path = "documents/parity.rs"]
 mod parity;
+#[path = "documents/places.rs"]
+mod places;
 #[path = "documents/tables.rs"]
 mod tables;
 #[path = "documents/together.rs"]

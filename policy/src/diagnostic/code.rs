@@ -244,6 +244,16 @@ codes! {
         "Another rule of the same policy matches everything that it matches.";
     RULE_SHADOWED = "PC0513", Warning, "an ALLOW rule that a DENY rule covers",
         "DENY comes before ALLOW: whatever the rule would let in, the DENY rule has stopped.";
+    HTTP_ON_TCP = "PC0514", Warning, "HTTP fields on a TCP port",
+        "On TCP an ALLOW rule with HTTP fields is left out, and a DENY rule loses them and denies what is left.";
+    BEYOND_ZTUNNEL = "PC0515", Warning, "more than ztunnel can enforce",
+        "In ambient mode a selector attaches the policy to ztunnel, which sees connections alone: ALLOW rules with HTTP fields are left out, DENY rules lose them, other actions do nothing.";
+    NO_WAYPOINT = "PC0516", Warning, "a target that no waypoint serves",
+        "A policy attached to a Service or ServiceEntry is enforced by its waypoint alone; without one it does nothing.";
+    NO_TOKENS = "PC0517", Warning, "claims where no token is verified",
+        "Only a RequestAuthentication verifies tokens: without one for these workloads no request has claims or a request principal.";
+    SERVICE_PORT = "PC0518", Warning, "the port of a Service where the workload's is meant",
+        "Policies match the port that the workload listens on; the Service maps its own to that one.";
     OPENS = "PC0520", Warning, "a change that opens workloads",
         "After it no ALLOW policy limits what is allowed there, so whatever no DENY policy denies is allowed.";
     CLOSES = "PC0521", Note, "a change that closes workloads",

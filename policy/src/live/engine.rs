@@ -168,8 +168,8 @@ impl Engine {
     }
 
     /// What there is to say of some policies, given the rest of the set. No AuthorizationPolicy,
-    /// RequestAuthentication, CedarPolicy or PolicyTest changes what there is to say of another, but for a
-    /// DENY that covers an ALLOW rule, so this is all that changing them brings.
+    /// CedarPolicy or PolicyTest changes what there is to say of another, but for a DENY that covers an ALLOW
+    /// rule, so this is all that changing them brings.
     pub(super) fn lint_policies(&self, files: &[Arc<str>]) -> Vec<Diagnostic> {
         let changed = || {
             let entries = files.iter().filter_map(|f| self.documents.objects.get(f));
@@ -192,6 +192,14 @@ impl Engine {
         let user: Vec<_> = user.flat_map(|piece| piece.user.iter().cloned()).collect();
         found.extend(compile::diagnose_user(&user, &self.inventory));
         found.extend(self.inventory.diagnose(&resources));
+        let policies = changed().flat_map(Content::all_pieces);
+        let policies = policies.filter_map(|piece| piece.policy.as_ref());
+        found.extend(lint::place::check(
+            policies,
+            &self.set,
+            &self.inventory,
+            &all,
+        ));
         found.retain(|d| files.contains(&d.location.file));
         lint::shadow::check(&all, &self.mesh.root_namespace, Some(files), &mut found);
         found

@@ -71,7 +71,12 @@ pub(super) fn of(store: &mut Store, changes: &[Change]) -> Result<Proposal, Vec<
 /// True for a policy that changes nothing of what there is to say of others.
 fn is_apart(key: &ObjectKey) -> bool {
     let kind = key.policy_kind();
-    kind.is_some_and(|kind| kind != PolicyKind::PeerAuthentication)
+    // Claims are looked at in vain where no RequestAuthentication is.
+    let others = [
+        PolicyKind::PeerAuthentication,
+        PolicyKind::RequestAuthentication,
+    ];
+    kind.is_some_and(|kind| !others.contains(&kind))
 }
 
 fn once(diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {

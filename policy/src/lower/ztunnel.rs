@@ -184,7 +184,7 @@ fn service_account(value: &str, policy_namespace: &str) -> Matcher {
 }
 
 /// The first part of the rule that ztunnel cannot see.
-fn layer_7(spec: &RuleSpec) -> Option<String> {
+pub(crate) fn layer_7(spec: &RuleSpec) -> Option<String> {
     let first = |fields: &[(&str, &Values)]| {
         fields
             .iter()

@@ -45,9 +45,6 @@ pub(super) fn check(policy: &AuthorizationPolicy, places: &Places, reader: &mut 
 }
 
 fn check_rule(rule: &RuleSpec, action: Action, path: &Path<'_>, reader: &mut Reader<'_>) {
-    if action == Action::Deny {
-        denies_tcp(rule, path, reader);
-    }
     let from = path.key("from");
     for (index, entry) in rule.from.iter().enumerate() {
         let path = from.index(index);
@@ -66,37 +63,6 @@ fn check_rule(rule: &RuleSpec, action: Action, path: &Path<'_>, reader: &mut Rea
     for (index, condition) in rule.when.iter().enumerate() {
         check_condition(condition, action, &when.index(index), reader);
     }
-}
-
-/// On TCP the HTTP-only fields of a DENY rule are dropped and the rest denies; on ztunnel a rule
-/// with nothing left never fires.
-fn denies_tcp(rule: &RuleSpec, path: &Path<'_>, reader: &mut Reader<'_>) {
-    let sources: Vec<_> = rule.from.iter().filter_map(|e| e.value.as_ref()).collect();
-    let operations: Vec<_> = rule.to.iter().filter_map(|e| e.value.as_ref()).collect();
-    let of_tcp = |fields: &[Field<'_>]| fields.iter().any(|f| !f.http && !f.values.is_empty());
-    let of_http = |fields: &[Field<'_>]| fields.iter().any(|f| f.http && !f.values.is_empty());
-    let tcp_source = sources.iter().any(|s| of_tcp(&fields::of_source(s)));
-    let tcp_operation = operations.iter().any(|o| of_tcp(&fields::of_operation(o)));
-    let tcp_condition = rule.when.iter().any(|c| !fields::is_http_key(&c.key.value));
-    let http_source = sources.iter().any(|s| of_http(&fields::of_source(s)));
-    let http_operation = operations.iter().any(|o| of_http(&fields::of_operation(o)));
-    let http_condition = rule.when.iter().any(|c| fields::is_http_key(&c.key.value));
-    let http = http_source || http_operation || http_condition;
-    if !http || tcp_operation || rule.when.iter().any(|c| c.key.value == "destination.port") {
-        return;
-    }
-    let message = if tcp_source || tcp_condition {
-        "on TCP ports this DENY rule ignores its HTTP fields and denies what is left"
-    } else {
-        "a DENY rule of HTTP fields alone denies every TCP connection at a sidecar, and nothing at ztunnel"
-    };
-    reader.report(
-        &code::DENY_WITHOUT_PORTS,
-        rule.at.clone(),
-        path,
-        message,
-        "add `ports` with the HTTP ports that it is about",
-    );
 }
 
 fn check_source(source: &SourceMatch, action: Action, path: &Path<'_>, reader: &mut Reader<'_>) {

@@ -36,7 +36,14 @@ pub(in crate::resource) fn read(
                 None
             }
         });
-        ports.extend(port.map(|port| ServicePort { port, target_port }));
+        let word = |key: &str| entry.get(key).and_then(Node::as_str).map(str::to_owned);
+        ports.extend(port.map(|port| ServicePort {
+            name: word("name"),
+            app_protocol: word("appProtocol"),
+            is_tcp: !matches!(word("protocol").as_deref(), Some("UDP" | "SCTP")),
+            port,
+            target_port,
+        }));
     }
     (!reader.is_unreadable()).then_some(Service {
         meta,
