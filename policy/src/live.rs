@@ -9,6 +9,7 @@
 //! good is left out *closed* ([`Closing`]); the rest moves on.
 
 mod content;
+mod denial;
 mod effect;
 mod engine;
 mod judge;

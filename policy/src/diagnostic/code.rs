@@ -260,6 +260,8 @@ codes! {
         "Until it all was allowed there that no DENY policy denies; after it whatever no ALLOW policy allows is denied.";
     WAIVES_IDENTITY = "PC0522", Warning, "a change that lets clients without identity in",
         "Until it every client had to have an identity (STRICT); after it plaintext is taken.";
+    UNDENIES = "PC0523", Warning, "a change that takes away what a DENY rule denied",
+        "Until it a DENY rule stopped these requests; after it none does, so ALLOW policies decide.";
     DENIES_ALL = "PC0524", Warning, "a change that denies every request",
         "After it a DENY rule without conditions stops every request to these workloads, whatever ALLOW policies allow.";
     CEDAR_SYNTAX = "PC0601", Error, "Cedar that cannot be read",

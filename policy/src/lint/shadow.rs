@@ -116,7 +116,7 @@ fn applies_wherever(deny: &AuthorizationPolicy, allow: &AuthorizationPolicy) -> 
 }
 
 /// True when every request that `narrow` matches is matched by `wide`, as far as their words tell.
-fn covers(wide: &RuleSpec, narrow: &RuleSpec) -> bool {
+pub(crate) fn covers(wide: &RuleSpec, narrow: &RuleSpec) -> bool {
     let from = wide.from.is_empty()
         || (!narrow.from.is_empty()
             && narrow.from.iter().all(|narrow| {

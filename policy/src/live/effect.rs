@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::ObjectKey;
+use super::denial::Denials;
 use super::openness::Openness;
 use crate::attachment::EnforcementPoint;
 use crate::diagnostic::code::Code;
@@ -24,6 +25,7 @@ pub fn is_effect(diagnostic: &Diagnostic) -> bool {
         &code::CLOSES,
         &code::WAIVES_IDENTITY,
         &code::DENIES_ALL,
+        &code::UNDENIES,
     ]
     .iter()
     .any(|code| code.id == diagnostic.code)
@@ -51,7 +53,10 @@ pub(super) fn of(changed: &Changed<'_>, base: &Snapshot, proposed: &Snapshot) ->
     if !pieces().any(|piece| counts(&piece)) {
         return Vec::new();
     }
-    let mut effect = Effect::default();
+    let mut effect = Effect {
+        denials: (!Denials::are_untouched(changed)).then(Denials::default),
+        ..Effect::default()
+    };
     for (id, workload) in proposed.inventory().workloads() {
         effect.look(id, workload, changed, base, proposed);
     }
@@ -65,6 +70,8 @@ struct Effect {
     closed: BTreeSet<String>,
     waived: BTreeSet<String>,
     shut: BTreeSet<String>,
+    /// `None` where nothing that changes denies.
+    denials: Option<Denials>,
 }
 
 impl Effect {
@@ -102,6 +109,9 @@ impl Effect {
                     (Openness::Open, Openness::Limited) => self.closed.insert(name(&point)),
                     _ => false,
                 };
+                if let Some(denials) = &mut self.denials {
+                    denials.look(changed, &point, after, || name(&point));
+                }
             }
         };
         look_at(point(None));
@@ -136,6 +146,7 @@ impl Effect {
             let resource = changed.key.resource();
             Some(code.at(at, message).with_resource(resource).with_hint(hint))
         };
+        let denials = self.denials.and_then(|denials| denials.told(changed));
         [
             told(
                 &code::OPENS,
@@ -161,6 +172,7 @@ impl Effect {
                 "clients without an identity are taken from now on, for",
                 "if that is not meant, set the mode STRICT at another level",
             ),
+            denials,
         ]
         .into_iter()
         .flatten()
@@ -200,7 +212,7 @@ fn name(point: &EnforcementPoint<'_>) -> String {
 }
 
 /// `3 workloads: a, b and c`, or the first of them.
-fn listed(workloads: &BTreeSet<String>) -> String {
+pub(super) fn listed(workloads: &BTreeSet<String>) -> String {
     let named: Vec<String> = workloads
         .iter()
         .take(NAMED)

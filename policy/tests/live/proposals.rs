@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use portcullis_policy::live::{Change, Store, is_effect};
+use portcullis_policy::live::{Change, ObjectKey, Store, is_effect};
 use portcullis_policy::settings::Settings;
 
-use super::cluster::{WEB, apply, authorization, bad, cluster, decide, policy, reasons};
+use super::cluster::{WEB, apply, authorization, bad, change, cluster, decide, policy, reasons};
 
 #[test]
 fn a_proposal_leaves_the_store_as_it_is() {
@@ -146,6 +146,120 @@ fn a_proposal_tells_what_it_opens_and_closes() {
     store.change([authorization("blog", "bad", &bad(WEB))]);
     let opened = effects(&mut store, Change::Delete(policy("blog", "bad")));
     assert_eq!(opened[0].0, "PC0520", "{opened:?}");
+}
+
+#[test]
+fn a_proposal_tells_what_is_denied_no_more() {
+    let mut store = cluster();
+    let rule = |path: &str| format!(r#"{{"to":[{{"operation":{{"paths":["{path}"]}}}}]}}"#);
+    let deny = |name: &str, selector: &str, rules: &[String]| {
+        let rules = rules.join(",");
+        let spec = format!(r#"{{{selector}"action":"DENY","rules":[{rules}]}}"#);
+        authorization("shop", name, &spec)
+    };
+    let both = [rule("/admin"), rule("/debug/*")];
+    store.change([deny("web", WEB, &both)]);
+    let gone = || Change::Delete(policy("shop", "web"));
+    let [(code, message)] = &effects(&mut store, gone())[..] else {
+        panic!("one effect");
+    };
+    assert_eq!(*code, "PC0523");
+    assert_eq!(
+        message,
+        "what `shop/web#rule[0]`, `shop/web#rule[1]` denied is denied by no rule any more, for `pod/shop/web-1`"
+    );
+    // Rules that go, are narrowed, select less, are on trial or only record.
+    let fewer = effects(&mut store, deny("web", WEB, &both[..1]));
+    assert!(
+        fewer[0].1.contains("what `shop/web#rule[1]` denied"),
+        "{fewer:?}"
+    );
+    for loosened in [
+        deny("web", WEB, &[rule("/admin"), rule("/debug/a")]),
+        deny("web", r#""selector":{"matchLabels":{"app":"db"}},"#, &both),
+        apply(
+            "AuthorizationPolicy",
+            "shop",
+            "web",
+            r#"{"istio.io/dry-run":"true"}"#,
+            &format!(r#"{{{WEB}"action":"DENY","rules":[{{}}]}}"#),
+        ),
+        authorization(
+            "shop",
+            "web",
+            &format!(r#"{{{WEB}"action":"AUDIT","rules":[{{}}]}}"#),
+        ),
+    ] {
+        let found = effects(&mut store, loosened);
+        assert_eq!((found.len(), found[0].0), (1, "PC0523"), "{found:?}");
+        assert!(found[0].1.ends_with("for `pod/shop/web-1`"), "{found:?}");
+    }
+    // What denies as much or more says nothing: in another order, in one rule for two, for more workloads.
+    let one =
+        r#"{"to":[{"operation":{"paths":["/debug/*"]}},{"operation":{"paths":["/admin","/x"]}}]}"#;
+    for same in [
+        deny("web", WEB, &[rule("/debug/*"), rule("/admin")]),
+        deny("web", WEB, &[one.to_owned()]),
+        deny("web", "", &both),
+        deny("web", WEB, &["{}".to_owned()]),
+    ] {
+        assert_eq!(effects(&mut store, same), []);
+    }
+    store.change([deny("web", WEB, &[one.to_owned()])]);
+    assert_eq!(
+        effects(&mut store, deny("web", WEB, &both[..1]))[0].0,
+        "PC0523"
+    );
+    let apart = [rule("/debug/*"), rule("/admin"), rule("/x")];
+    let found = effects(&mut store, deny("web", WEB, &apart));
+    // That two rules deny what one did before is not seen where one operation holds both paths.
+    assert!(found.iter().all(|(code, _)| *code == "PC0523"), "{found:?}");
+    // Another policy denies it as well: of the namespace, or of the mesh.
+    for other in [
+        deny("other", "", &["{}".to_owned()]),
+        authorization("istio-system", "other", r#"{"action":"DENY","rules":[{}]}"#),
+    ] {
+        store.change([other.clone()]);
+        assert_eq!(effects(&mut store, gone()), []);
+        store.change([Change::Delete(other.key().clone())]);
+    }
+    // Where nothing is allowed, nothing is opened.
+    store.change([authorization("shop", "none", "{}")]);
+    assert_eq!(effects(&mut store, gone()), []);
+    store.change([authorization("shop", "some", r#"{"rules":[{}]}"#)]);
+    assert_eq!(effects(&mut store, gone())[0].0, "PC0523");
+}
+
+#[test]
+fn a_proposal_tells_of_a_forbid_that_goes() {
+    let mut store = cluster();
+    let cedar = |policies: &str| {
+        let key = ObjectKey::new("portcullis.dev", "CedarPolicy", "shop", "web");
+        let text = serde_json::json!({
+            "apiVersion": "portcullis.dev/v1alpha1", "kind": "CedarPolicy",
+            "metadata": { "name": "web", "namespace": "shop" },
+            "spec": { "selector": { "matchLabels": { "app": "web" } }, "policies": policies },
+        });
+        change(key, &text.to_string())
+    };
+    let forbid = r#"@id("a") forbid (principal, action == Action::"http", resource) when { context.http.path == "/a" };"#;
+    let forbid_b = forbid.replace("\"a\"", "\"b\"").replace("/a", "/b");
+    store.change([cedar(&format!("{forbid}\n{forbid_b}"))]);
+    let found = effects(&mut store, cedar(forbid));
+    let wanted = "what `shop/web#b` denied is denied by no rule any more, for `pod/shop/web-1`";
+    assert_eq!(found, [("PC0523", wanted.to_owned())]);
+    let all = effects(&mut store, Change::Delete(cedar(forbid).key().clone()));
+    assert!(
+        all[0]
+            .1
+            .starts_with("what `shop/web#a`, `shop/web#b` denied"),
+        "{all:?}"
+    );
+    // Changed in its place it is the author's word; by another name it is the same policy.
+    let other = format!("{}\n{forbid}", forbid_b.replace("/b", "/c"));
+    assert_eq!(effects(&mut store, cedar(&other)), []);
+    let renamed = format!("{}\n{forbid_b}", forbid.replace("\"a\"", "\"c\""));
+    assert_eq!(effects(&mut store, cedar(&renamed)).len(), 1);
 }
 
 #[test]

@@ -235,6 +235,17 @@ async fn cases(client: &Client) {
     };
     let said = made(PLURAL, policy("closed", closed)).await;
     assert_eq!(said.status, 201, "{said:?}");
+    // Without a test nothing refuses its deletion; what comes of that is told. The pod is followed a moment later.
+    until("the deletion of a DENY policy is a warning", async || {
+        let path = path(&namespace, PLURAL, "closed", "?dryRun=All");
+        let said = send(client, "DELETE", &path, &Value::Null).await;
+        assert_eq!(said.status, 200, "{said:?}");
+        let wanted =
+            format!("what `{namespace}/closed#rule[0]` denied is denied by no rule any more");
+        let mut warnings = said.warnings.iter();
+        warnings.any(|w| w.contains("PC0523: ") && w.contains(&wanted) && w.contains("/web`"))
+    })
+    .await;
     let request = |path: &str| {
         let address =
             |a: &str, p: u16| json!({ "socketAddress": { "address": a, "portValue": p } });
