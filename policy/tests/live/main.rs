@@ -8,6 +8,7 @@
     reason = "a panic is a failed test"
 )]
 
+mod cedar;
 mod closed;
 mod cluster;
 mod files;
