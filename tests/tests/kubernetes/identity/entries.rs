@@ -14,9 +14,19 @@ use super::callers::{Proc, group};
 use super::{
     Authority, asked, container, delete, label, namespace, pod, runs, service_account, until,
 };
+use crate::cluster;
 
-/// As much of a definition as is needed to apply one; `status` is its schema.
-async fn define(client: &Client, status: Value) {
+/// The definition as it is shipped.
+async fn define(client: &Client) {
+    let all = portcullis_source::crd::definitions().unwrap();
+    let one = all
+        .into_iter()
+        .find(|definition| definition["spec"]["names"]["kind"] == "ClusterSPIFFEID");
+    cluster::define(client, &[one.unwrap()]).await;
+}
+
+/// As much of another's definition as is needed to apply one; `status` is its schema.
+async fn define_with(client: &Client, status: Value) {
     let free = free();
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -152,7 +162,7 @@ async fn a_labelled_pod_gets_its_identity_without_a_person() {
             .then_some(())
     })
     .await;
-    define(&client, free()).await;
+    define(&client).await;
     let template = "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}";
     let spec = json!({
         "spiffeIDTemplate": template,
@@ -235,7 +245,7 @@ async fn a_labelled_pod_gets_its_identity_without_a_person() {
         .map(|name| ((*name).to_owned(), count.clone()))
         .collect();
     let stats = json!({ "type": "object", "properties": counts });
-    define(
+    define_with(
         &client,
         json!({ "type": "object", "properties": { "stats": stats } }),
     )
