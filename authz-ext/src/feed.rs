@@ -111,4 +111,6 @@ pub struct KindCounts {
     pub lists: u64,
     /// Lists and watches that failed.
     pub errors: u64,
+    /// Watches whose history the API server had forgotten.
+    pub expired: u64,
 }

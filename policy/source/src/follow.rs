@@ -251,6 +251,9 @@ impl Follower {
                         return Ended::Again;
                     }
                     let (is_missing, lost) = (failure.is_missing(), failure.lost_an_event());
+                    if failure.is_expired() {
+                        Counters::count(&self.board.counters.expired, kind);
+                    }
                     self.failed(place, failure, wait).await;
                     if is_missing {
                         return Ended::Missing;

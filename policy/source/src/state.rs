@@ -127,6 +127,8 @@ pub struct Counters {
     pub lists: [AtomicU64; KINDS.len()],
     /// Watches and lists that failed, by place in [`KINDS`].
     pub errors: [AtomicU64; KINDS.len()],
+    /// Watches that could not go on because the server had forgotten what came since (410), by place in [`KINDS`].
+    pub expired: [AtomicU64; KINDS.len()],
     /// From an object's arrival until a snapshot with it is in force.
     pub lag: Latency,
     /// Making one snapshot.

@@ -245,6 +245,7 @@ fn followed(name: &str, status: &FeedStatus, counts: &FeedCounts) -> Option<Samp
         "source_events" => of_kinds(|counts| counts.events),
         "source_lists" => of_kinds(|counts| counts.lists),
         "source_errors" => of_kinds(|counts| counts.errors),
+        "source_expired" => of_kinds(|counts| counts.expired),
         "source_lag_seconds" => Samples::Latencies(vec![(Values::new(), counts.lag.clone())]),
         "source_compile_duration_seconds" => {
             Samples::Latencies(vec![(Values::new(), counts.compile.clone())])

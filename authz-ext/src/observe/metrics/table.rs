@@ -250,6 +250,12 @@ pub const TABLE: &[Definition] = &[
         "Lists and watches that failed",
     ),
     of_source(
+        "source_expired",
+        Kind::Counter,
+        &[RESOURCE],
+        "Watches whose history the API server had forgotten (410): the kind was listed again",
+    ),
+    of_source(
         "source_lag_seconds",
         Kind::Histogram,
         &[],

@@ -14,6 +14,8 @@ pub(super) enum Failure {
     Missing,
     /// A first list as a stream is not to be had.
     NoStreams,
+    /// The server has forgotten what came since (410): only a new list tells.
+    Expired(String),
     /// An event that cannot be read was passed over: only a new list tells what it was.
     Unreadable(String),
     /// Anything else passes, or does not.
@@ -54,6 +56,7 @@ impl Failure {
                 message: status.message.clone(),
             },
             404 => Self::Missing,
+            410 => Self::Expired(status.message.clone()),
             // "sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled"
             400 | 422 => Self::NoStreams,
             _ => Self::Other {
@@ -72,7 +75,11 @@ impl Failure {
     }
 
     pub(super) fn lost_an_event(&self) -> bool {
-        matches!(self, Self::Unreadable(_))
+        matches!(self, Self::Unreadable(_) | Self::Expired(_))
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        matches!(self, Self::Expired(_))
     }
 
     pub(super) fn was_answered(&self) -> bool {
@@ -90,7 +97,9 @@ impl Failure {
             Self::Forbidden { verb, message } => KindState::Forbidden { verb, message },
             Self::Missing => KindState::Retrying("the API server does not serve it".to_owned()),
             Self::NoStreams => KindState::Retrying("the API server refuses the request".to_owned()),
-            Self::Unreadable(why) | Self::Other { why, .. } => KindState::Retrying(why),
+            Self::Expired(why) | Self::Unreadable(why) | Self::Other { why, .. } => {
+                KindState::Retrying(why)
+            }
         }
     }
 }
@@ -120,6 +129,28 @@ fn denied_verb(message: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn history_that_is_gone_asks_for_a_list_however_it_is_said() {
+        let gone = || {
+            Status {
+                code: 410,
+                message: "too old resource version".to_owned(),
+                ..Status::default()
+            }
+            .boxed()
+        };
+        for error in [
+            watcher::Error::WatchError(gone()),
+            watcher::Error::WatchStartFailed(kube::Error::Api(gone())),
+            watcher::Error::InitialListFailed(kube::Error::Api(gone())),
+        ] {
+            let failure = Failure::of(error);
+            assert!(failure.is_expired() && failure.lost_an_event() && failure.was_answered());
+        }
+        let other = Failure::of(watcher::Error::WatchError(Status::default().boxed()));
+        assert!(!other.is_expired() && !other.lost_an_event());
+    }
 
     #[test]
     fn the_verb_that_is_missing_is_the_one_the_server_names() {
