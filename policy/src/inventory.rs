@@ -12,6 +12,7 @@ mod addresses;
 mod diagnose;
 mod endpoints;
 mod resolve;
+mod served;
 mod service;
 mod target;
 

@@ -88,6 +88,34 @@ impl PeerAuthentications {
         self.by_namespace.is_empty()
     }
 
+    /// Every PeerAuthentication, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &PeerAuthentication> {
+        self.by_namespace
+            .values()
+            .flatten()
+            .filter_map(|r| policy_of(r))
+    }
+
+    /// The PeerAuthentications that are chosen for `workload`, one at each level at most; with each, whether something
+    /// of it comes to bear there rather than the mode of a narrower one.
+    #[must_use]
+    pub fn chosen(&self, workload: &Workload, target: Target) -> Vec<(&PeerAuthentication, bool)> {
+        let levels = match target {
+            Target::Gateway | Target::Waypoint => return Vec::new(),
+            Target::Sidecar => self.levels(workload),
+            Target::Ztunnel => self.ambient_levels(workload),
+        };
+        let mut overridden = false;
+        let mut chosen = Vec::new();
+        for policy in [levels.workload, levels.namespace, levels.mesh] {
+            let Some(policy) = policy else { continue };
+            let silent = policy.mode == MtlsMode::Unset;
+            chosen.push((policy, silent || !overridden));
+            overridden |= !silent;
+        }
+        chosen
+    }
+
     /// The mode in force on `port` of `workload`; the strictest mode of any port where the port is
     /// not known.
     #[must_use]

@@ -30,6 +30,8 @@ pub(crate) struct Election {
     pub name: String,
     pub identity: String,
     pub duration: Duration,
+    /// What is written into the lease for people; nothing is decided by it.
+    pub clock: fn() -> SystemTime,
 }
 
 /// Whether we lead, at any moment.
@@ -147,7 +149,7 @@ impl Election {
     }
 
     fn spec(&self, before: Option<LeaseSpec>) -> LeaseSpec {
-        let now = now();
+        let now = micro_time((self.clock)());
         let before = before.unwrap_or_default();
         let ours = before.holder_identity.as_deref() == Some(&self.identity);
         let transitions = before.lease_transitions.unwrap_or_default();
@@ -199,6 +201,6 @@ fn won(written: Result<Lease, Error>) -> Result<bool, Error> {
     }
 }
 
-fn now() -> Option<MicroTime> {
-    Timestamp::try_from(SystemTime::now()).ok().map(MicroTime)
+fn micro_time(at: SystemTime) -> Option<MicroTime> {
+    Timestamp::try_from(at).ok().map(MicroTime)
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! API server -> follow (one task for each kind) -> trim -> publish: live::Store -> Arc<Snapshot>
 //!                                                             \-> report -> status: conditions, by the leader
+//!                                                                     \-> cases: do those of PolicyTests hold?
 //! ```
 //!
 //! Snapshots are made off the threads that serve. An outage of the API
 //! server keeps the last snapshot in force, for as long as it lasts; [`Status`] tells its age, and why there is no newer one.
 
+mod cases;
 mod contact;
 pub mod crd;
 mod follow;
@@ -30,16 +32,18 @@ use portcullis_policy::snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use self::cases::RunCases;
 pub use self::kind::{KINDS, Kind};
 pub use self::options::Options;
 pub use self::publish::SharedStore;
 pub use self::state::{Counters, KindState, KindStatus, Status};
 pub use self::status::StatusOptions;
 
+use self::cases::Tester;
 use self::follow::Follower;
-use self::lease::Election;
+use self::lease::{Election, Leadership};
 use self::publish::Publisher;
-use self::report::Reports;
+use self::report::Told;
 use self::state::Board;
 use self::status::Writer;
 
@@ -51,7 +55,7 @@ pub struct Source {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     board: Arc<Board>,
     store: SharedStore,
-    election: Option<Arc<Election>>,
+    election: Option<(Arc<Election>, Leadership)>,
     tasks: JoinSet<()>,
 }
 
@@ -87,18 +91,30 @@ impl Source {
                 name: status.lease.clone(),
                 identity: status.identity.clone(),
                 duration: status.lease_duration.max(Duration::from_secs(1)),
+                clock: status.clock,
             });
             let (leadership, electing) = Election::clone(&running).start();
             tasks.spawn(electing);
-            let (sender, told) = watch::channel(Arc::new(Reports::new()));
+            let (sender, told) = watch::channel(Told::default());
+            let cases = status.cases.map(|run| {
+                let (found, cases) = watch::channel(Arc::default());
+                let tester = Tester {
+                    run,
+                    leadership: leadership.clone(),
+                };
+                tasks.spawn(tester.run(told.clone(), found));
+                cases
+            });
             let writer = Writer {
                 client,
                 board: Arc::clone(&board),
                 leadership: leadership.clone(),
                 istio: status.istio,
+                cases,
             };
             tasks.spawn(writer.run(told));
-            (election, reports) = (Some(running), Some((sender, leadership)));
+            election = Some((running, leadership.clone()));
+            reports = Some((sender, leadership));
         }
         let publisher = Publisher::new(store.clone(), Arc::clone(&board), sender, reports);
         tasks.spawn(publisher.run(arrived));
@@ -135,10 +151,17 @@ impl Source {
         self.store.clone()
     }
 
+    /// Whether this replica leads at this moment, and so writes statuses; `None` where none are written.
+    #[must_use]
+    pub fn leads(&self) -> Option<bool> {
+        let (_, leadership) = self.election.as_ref()?;
+        Some(leadership.leads())
+    }
+
     /// Ends it, and gives the lease back where it has it.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
-        if let Some(election) = &self.election {
+        if let Some((election, _)) = &self.election {
             election.release().await;
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::follow::{Arrival, What};
 use crate::lease::Leadership;
-use crate::report::{Report, Reports, reports};
+use crate::report::{Told, reports};
 use crate::state::{Board, Place};
 use crate::trim::{Trimmed, Written};
 
@@ -88,7 +88,7 @@ pub(crate) struct Publisher {
     pub board: Arc<Board>,
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     /// For the writer of statuses, while it leads; `None` where nobody writes any.
-    pub reports: Option<(watch::Sender<Arc<Reports>>, Leadership)>,
+    pub reports: Option<(watch::Sender<Told>, Leadership)>,
     held: BTreeMap<Place, BTreeMap<ObjectKey, Held>>,
     /// Policies that are refused, and the first thing wrong with each.
     refused: BTreeMap<ObjectKey, String>,
@@ -106,7 +106,7 @@ impl Publisher {
         store: SharedStore,
         board: Arc<Board>,
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-        reports: Option<(watch::Sender<Arc<Reports>>, Leadership)>,
+        reports: Option<(watch::Sender<Told>, Leadership)>,
     ) -> Self {
         Self {
             store,
@@ -372,7 +372,7 @@ impl Publisher {
     }
 
     /// Tells who writes statuses, where there is something to tell and the last time was not just now.
-    fn report(&mut self, store: &Store, snapshot: &Snapshot) {
+    fn report(&mut self, store: &Store, snapshot: &Arc<Snapshot>) {
         let Some((sender, leadership)) = &self.reports else {
             self.to_report = false;
             return;
@@ -390,8 +390,11 @@ impl Publisher {
             places.find_map(|held| Some(held.get(key)?.written.clone()))
         };
         let started = Instant::now();
-        let made: BTreeMap<ObjectKey, Report> = reports(store, snapshot, written);
-        sender.send_replace(Arc::new(made));
+        let made = reports(store, snapshot, written);
+        sender.send_replace(Told {
+            reports: Arc::new(made),
+            snapshot: Some(Arc::clone(snapshot)),
+        });
         self.reported = Some(Instant::now());
         // In a large cluster they take a while: a twentieth of the time, at most.
         self.pause = REPORT.max(started.elapsed() * 20);

@@ -1,24 +1,32 @@
 //! What the author of a policy is told in its status: whether it is accepted, and whether it is enforced.
 
+mod selected;
+
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use portcullis_policy::attachment::EnforcementPoint;
 use portcullis_policy::diagnostic::{Diagnostic, Severity, code};
 use portcullis_policy::live::{ObjectKey, Outcome, Store};
-use portcullis_policy::resource::Resource;
 use portcullis_policy::snapshot::Snapshot;
 
+use self::selected::Selected;
 use crate::trim::Written;
 
 /// Longest message: the API server takes 32768 characters.
 const MESSAGE: usize = 1024;
 /// Diagnostics that one message tells.
-const TOLD: usize = 3;
+pub(crate) const TOLD: usize = 3;
 
 /// The reports on every policy.
 pub(crate) type Reports = BTreeMap<ObjectKey, Report>;
+
+/// Reports, and the snapshot in force that they are about.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    pub reports: Arc<Reports>,
+    /// `None` before the first.
+    pub snapshot: Option<Arc<Snapshot>>,
+}
 
 /// What is to be told of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,24 +43,33 @@ pub(crate) struct Report {
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    pub holds: bool,
-    /// `Accepted`, `Invalid`, `Conflicted`, `TargetNotFound`; `Enforced`, `LastGood`, `Closed`, `DryRun`, `NoWorkloads`.
+    /// `None`: nobody knows.
+    pub holds: Option<bool>,
+    /// `Accepted`, `Invalid`, `Conflicted`, `TargetNotFound`; `Enforced`, `LastGood`, `Closed`, `DryRun`, `NoWorkloads`,
+    /// `Overridden`; `CasesHold`, `CasesFail`, `NotRun`.
     pub reason: &'static str,
     pub message: String,
 }
 
 impl Verdict {
-    fn yes(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn yes(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
-            holds: true,
+            holds: Some(true),
             reason,
             message: message.into(),
         }
     }
 
-    fn no(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn no(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
-            holds: false,
+            holds: Some(false),
+            ..Self::yes(reason, message)
+        }
+    }
+
+    pub(crate) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            holds: None,
             ..Self::yes(reason, message)
         }
     }
@@ -79,8 +96,12 @@ pub(crate) fn reports(
         let concerns = concerns.get(file.as_ref()).map_or(&[][..], Vec::as_slice);
         let workloads = selected.count(key, &file);
         let accepted = accepted(outcome, concerns);
-        let trial = selected.trials.contains(&file);
-        let enforced = enforced(key, outcome, workloads, trial, &accepted);
+        let effect = match (selected.is_trial(&file), selected.overridden(&file)) {
+            (true, _) => Effect::Trial,
+            (false, Some(overridden)) if workloads == Some(0) => Effect::Overridden(overridden),
+            (false, _) => Effect::Full,
+        };
+        let enforced = enforced(key, outcome, workloads, effect, &accepted);
         made.insert(
             key.clone(),
             Report {
@@ -131,22 +152,32 @@ fn accepted(outcome: &Outcome, concerns: &[&Diagnostic]) -> Verdict {
     }
 }
 
+/// What becomes of a policy that is accepted.
+#[derive(Clone, Copy, Debug)]
+enum Effect {
+    Full,
+    /// Its verdict is told and not enforced.
+    Trial,
+    /// On this many workloads, all that it selects, a narrower one is in force.
+    Overridden(usize),
+}
+
 fn enforced(
     key: &ObjectKey,
     outcome: &Outcome,
     workloads: Option<usize>,
-    trial: bool,
+    effect: Effect,
     accepted: &Verdict,
 ) -> Option<Verdict> {
     // It tests; it decides nothing.
     if key.kind.as_ref() == "PolicyTest" {
         return None;
     }
-    let on = match workloads {
-        Some(1) => " on 1 workload".to_owned(),
-        Some(count) => format!(" on {count} workloads"),
-        None => String::new(),
+    let of = |count: usize| match count {
+        1 => "1 workload".to_owned(),
+        count => format!("{count} workloads"),
     };
+    let on = workloads.map_or_else(String::new, |count| format!(" on {}", of(count)));
     Some(match outcome {
         Outcome::LastGood { .. } => Verdict::no(
             "LastGood",
@@ -156,17 +187,24 @@ fn enforced(
             "Closed",
             "no good version of it was seen: what it selects is denied until it is corrected",
         ),
-        Outcome::Accepted if trial => Verdict::no(
+        Outcome::Accepted if matches!(effect, Effect::Trial) => Verdict::no(
             "DryRun",
             format!("on trial{on}: its verdict is told and not enforced"),
         ),
         Outcome::Accepted if accepted.reason == "Conflicted" => {
             Verdict::no("Conflicted", "another one is in force in its place")
         }
-        Outcome::Accepted if workloads == Some(0) => {
-            Verdict::no("NoWorkloads", "it selects no workload")
-        }
-        Outcome::Accepted => Verdict::yes("Enforced", format!("in force{on}")),
+        Outcome::Accepted => match effect {
+            Effect::Overridden(count) => Verdict::no(
+                "Overridden",
+                format!(
+                    "a narrower one is in force on every workload that it selects, {}",
+                    of(count)
+                ),
+            ),
+            _ if workloads == Some(0) => Verdict::no("NoWorkloads", "it selects no workload"),
+            _ => Verdict::yes("Enforced", format!("in force{on}")),
+        },
     })
 }
 
@@ -191,83 +229,17 @@ fn told<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) -> String {
             words.push_str(&format!(" ({hint})"));
         }
     }
-    if words.chars().count() > MESSAGE {
-        words = words.chars().take(MESSAGE).chain(['…']).collect();
-    }
+    let mut words = shortened(words);
     if more > 0 {
         words.push_str(&format!("; and {more} more"));
     }
     words
 }
 
-/// How many workloads each policy selects, by the file that it is known by.
-#[derive(Debug, Default)]
-struct Selected {
-    counts: BTreeMap<Arc<str>, usize>,
-    trials: std::collections::BTreeSet<Arc<str>>,
-}
-
-impl Selected {
-    fn of(snapshot: &Snapshot) -> Self {
-        let (set, inventory) = (snapshot.policies(), snapshot.inventory());
-        let mut selected = Self::default();
-        for policy in set.policies() {
-            if let Some(manifest) = policy.manifest() {
-                let file = Arc::clone(&manifest.meta.at.file);
-                if policy.dry_run() {
-                    selected.trials.insert(Arc::clone(&file));
-                }
-                selected.counts.insert(file, 0);
-            }
-        }
-        for resource in set.request_authentications() {
-            selected
-                .counts
-                .insert(Arc::clone(&resource.meta.at.file), 0);
-        }
-        for user in set.all_user_policies() {
-            let file = Arc::clone(&user.rule.at.file);
-            if user.rule.dry_run {
-                selected.trials.insert(Arc::clone(&file));
-            }
-            selected.counts.insert(file, 0);
-        }
-        for (id, workload) in inventory.workloads() {
-            let (target, _) = inventory.auto_target(id);
-            let point = EnforcementPoint {
-                workload,
-                target,
-                service: None,
-                root_namespace: &snapshot.mesh().root_namespace,
-            };
-            let policies = set.policies_at(&point);
-            let policies = policies.iter().filter_map(|policy| policy.manifest());
-            let policies = policies.map(|manifest| &manifest.meta.at.file);
-            let tokens = set.tokens_at(&point);
-            let tokens = tokens.iter().filter_map(|token| match token.as_ref() {
-                Resource::RequestAuthentication(policy) => Some(&policy.meta.at.file),
-                _ => None,
-            });
-            // One document may hold several Cedar policies: the workload counts once.
-            let users = set.user_policies_at(&point);
-            let mut users: Vec<&Arc<str>> = users.iter().map(|user| &user.rule.at.file).collect();
-            users.dedup();
-            for file in policies.chain(tokens).chain(users) {
-                match selected.counts.entry(Arc::clone(file)) {
-                    Entry::Occupied(mut count) => *count.get_mut() += 1,
-                    Entry::Vacant(empty) => {
-                        empty.insert(1);
-                    }
-                }
-            }
-        }
-        selected
+/// A message that has room in a status.
+pub(crate) fn shortened(words: String) -> String {
+    if words.chars().count() <= MESSAGE {
+        return words;
     }
-
-    fn count(&self, key: &ObjectKey, file: &Arc<str>) -> Option<usize> {
-        match key.kind.as_ref() {
-            "PolicyTest" | "PeerAuthentication" => None,
-            _ => self.counts.get(file).copied().or(Some(0)),
-        }
-    }
+    words.chars().take(MESSAGE).chain(['…']).collect()
 }

@@ -16,9 +16,10 @@ use portcullis_policy::live::ObjectKey;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::cases::{Found, RunCases};
 use crate::kind::KINDS;
 use crate::lease::Leadership;
-use crate::report::{Report, Reports, Verdict};
+use crate::report::{Report, Told, Verdict};
 use crate::state::Board;
 
 /// Field manager of what we apply.
@@ -35,7 +36,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 const OWN: &str = "portcullis.dev";
 
 /// Who writes statuses, and of what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StatusOptions {
     /// Namespace of the Lease.
     pub namespace: String,
@@ -47,6 +48,10 @@ pub struct StatusOptions {
     pub lease_duration: Duration,
     /// Statuses of Istio's kinds, too.
     pub istio: bool,
+    /// Runs the cases of PolicyTests, whose statuses then tell whether they hold.
+    pub cases: Option<RunCases>,
+    /// The time that is written into the Lease. Nothing is decided by it: clocks need not agree.
+    pub clock: fn() -> SystemTime,
 }
 
 impl StatusOptions {
@@ -59,6 +64,8 @@ impl StatusOptions {
             identity,
             lease_duration: crate::lease::DURATION,
             istio: true,
+            cases: None,
+            clock: SystemTime::now,
         }
     }
 }
@@ -69,6 +76,8 @@ pub(crate) struct Writer {
     pub board: Arc<Board>,
     pub leadership: Leadership,
     pub istio: bool,
+    /// Whether the cases of PolicyTests hold; `None` where they are not run.
+    pub cases: Option<watch::Receiver<Arc<Found>>>,
 }
 
 /// What was written, in which of the object's writings, and when.
@@ -76,14 +85,17 @@ type Written = BTreeMap<ObjectKey, (Value, Instant)>;
 
 impl Writer {
     /// Writes for ever.
-    pub(crate) async fn run(self, mut reports: watch::Receiver<Arc<Reports>>) {
+    pub(crate) async fn run(mut self, mut told: watch::Receiver<Told>) {
         let mut written = Written::new();
         let mut refused: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
         loop {
             // Whoever begins to lead looks at everything, and from time to time a leader does.
-            let _ = tokio::time::timeout(Duration::from_secs(2), reports.changed()).await;
-            if reports.has_changed().is_err() {
-                return;
+            tokio::select! {
+                changed = told.changed() => if changed.is_err() {
+                    return;
+                },
+                () = cases_changed(self.cases.as_mut()) => {}
+                () = tokio::time::sleep(Duration::from_secs(2)) => {}
             }
             let leads = self.leadership.leads();
             self.board.modify(|status| status.leads = Some(leads));
@@ -91,17 +103,20 @@ impl Writer {
                 written.clear();
                 continue;
             }
-            let all = Arc::clone(&reports.borrow_and_update());
+            let all = Arc::clone(&told.borrow_and_update().reports);
+            let cases = self.cases.as_mut();
+            let cases = cases.map(|cases| Arc::clone(&cases.borrow_and_update()));
+            let cases = cases.unwrap_or_default();
             written.retain(|key, _| all.contains_key(key));
             for (key, report) in all.iter() {
-                if !self.leadership.leads() || reports.has_changed().unwrap_or(true) {
+                if !self.leadership.leads() || told.has_changed().unwrap_or(true) {
                     break;
                 }
                 let is_refused = refused.get(&key.kind);
                 if is_refused.is_some_and(|at| at.elapsed() < REFUSED) {
                     continue;
                 }
-                let Some(status) = self.wanted(key, report) else {
+                let Some(status) = self.wanted(key, report, cases.get(key)) else {
                     continue;
                 };
                 let just_written = written.get(key);
@@ -121,7 +136,12 @@ impl Writer {
     }
 
     /// The status that the object should have; `None` where it has it.
-    fn wanted(&self, key: &ObjectKey, report: &Report) -> Option<Value> {
+    fn wanted(
+        &self,
+        key: &ObjectKey,
+        report: &Report,
+        found: Option<&(i64, Verdict)>,
+    ) -> Option<Value> {
         let own = key.group.as_ref() == OWN;
         if !own && !self.istio {
             return None;
@@ -141,6 +161,18 @@ impl Writer {
                 false => format!("{OWN}/{word}"),
             };
             conditions.push(condition(name, verdict, report, own, before));
+        }
+        if key.kind.as_ref() == "PolicyTest" && self.cases.is_some() {
+            // Until this generation was run, what was said of the one before stays.
+            let name = "Holds".to_owned();
+            let run = found.filter(|(generation, _)| *generation == report.written.generation);
+            let old = before
+                .iter()
+                .find(|old| old.get("type") == Some(&json!(name)));
+            conditions.extend(match run {
+                Some((_, verdict)) => Some(condition(name, verdict, report, own, before)),
+                None => old.cloned(),
+            });
         }
         let is_there = |condition: &Value| before.iter().any(|old| old == condition);
         if conditions.iter().all(is_there) {
@@ -224,6 +256,16 @@ impl Writer {
     }
 }
 
+/// Returns once other cases hold than did; never where none are run.
+async fn cases_changed(cases: Option<&mut watch::Receiver<Arc<Found>>>) {
+    if let Some(cases) = cases
+        && cases.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// One condition as it should be; the time of its last transition is kept while its status is.
 fn condition(
     name: String,
@@ -232,7 +274,11 @@ fn condition(
     own: bool,
     before: &[Value],
 ) -> Value {
-    let holds = if verdict.holds { "True" } else { "False" };
+    let holds = match verdict.holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
     let was = before
         .iter()
         .find(|old| old.get("type").and_then(Value::as_str) == Some(&name));

@@ -110,6 +110,22 @@ impl Endpoints {
         self.marked.extend(self.by_service.list(name));
     }
 
+    /// Workloads with addresses of their own.
+    pub(super) fn in_namespace(&self, namespace: &str) -> &[WorkloadId] {
+        self.by_namespace.list(namespace)
+    }
+
+    /// The workloads that the slices of a Service claim.
+    pub(super) fn of_service(&self, namespace: &str, name: &str) -> Vec<WorkloadId> {
+        let slices = self.by_service.list(key(namespace, name).as_ref()).iter();
+        let claims = slices.filter_map(|id| Some(&self.slices.get(*id)?.claims));
+        let ids = claims.flat_map(|claims| claims.iter().flat_map(|(_, ids)| ids.iter()));
+        let mut ids: Vec<WorkloadId> = ids.copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     fn mark(&mut self, workload: &Workload, name: &str) {
         self.marked.extend(self.by_pod.list(name));
         let selecting = self.selecting.list(workload.namespace.as_str());

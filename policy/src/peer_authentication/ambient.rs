@@ -80,7 +80,7 @@ impl PeerAuthentications {
 
     /// Like [`PeerAuthentications::levels`], except that a root policy counts only without any
     /// selector, an empty one included, unless the workload itself lives there.
-    fn ambient_levels(&self, workload: &Workload) -> Levels<'_> {
+    pub(super) fn ambient_levels(&self, workload: &Workload) -> Levels<'_> {
         let in_root = workload.namespace == self.root_namespace;
         let own = || self.of_namespace(&workload.namespace);
         Levels {

@@ -1,11 +1,19 @@
 //! The live source: what is applied to an API server decides, whatever happens to the server meanwhile.
 
+#[path = "source/compacted.rs"]
+mod compacted;
+#[path = "source/counts.rs"]
+mod counts;
 #[path = "source/cut.rs"]
 mod cut;
 #[path = "source/followed.rs"]
 mod followed;
+#[path = "source/holds.rs"]
+mod holds;
 #[path = "source/kinds.rs"]
 mod kinds;
+#[path = "source/leaders.rs"]
+mod leaders;
 #[path = "source/rights.rs"]
 mod rights;
 #[path = "source/robust.rs"]

@@ -53,6 +53,7 @@ fn statuses(config: &KubernetesConfig, own_namespace: &str) -> Option<StatusOpti
     let namespace = config.lease_namespace.as_deref().unwrap_or(own_namespace);
     let mut options = StatusOptions::new(namespace.to_owned(), identity());
     options.istio = istio;
+    options.cases = Some(portcullis_authz::policy_test::run);
     Some(options)
 }
 
@@ -134,11 +135,13 @@ impl FeedSource for Joined {
         };
         let c = &self.counters;
         let kinds = KINDS.iter().zip(&c.events).zip(&c.lists).zip(&c.errors);
-        let kinds = kinds.map(|(((kind, events), lists), errors)| {
+        let kinds = kinds.zip(&c.expired);
+        let kinds = kinds.map(|((((kind, events), lists), errors), expired)| {
             let counts = KindCounts {
                 events: load(events),
                 lists: load(lists),
                 errors: load(errors),
+                expired: load(expired),
             };
             (Kind::resource(kind), counts)
         });

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which condition: Accepted, Enforced.
+    /// Which condition: Accepted, Enforced, Holds.
     #[serde(rename = "type")]
     #[schemars(length(max = 316))]
     pub type_: String,

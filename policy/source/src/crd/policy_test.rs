@@ -23,7 +23,9 @@ use super::condition::Condition;
     derive = "PartialEq",
     doc = "Decisions that must hold: a policy change in the same namespace that breaks one is refused. Those of the root namespace bind all namespaces.",
     printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether the cases can be read"}"#,
+    printcolumn = r#"{"name": "Holds", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Holds\")].status", "description": "Whether every case holds against the policies in force"}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason", "description": "Why they are accepted or not", "priority": 1}"#,
+    printcolumn = r#"{"name": "Cases", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Holds\")].message", "description": "Which cases do not hold", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 pub struct PolicyTestSpec {
@@ -138,7 +140,7 @@ pub struct PolicyTestStatus {
     /// The generation that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted.
+    /// Accepted and Holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

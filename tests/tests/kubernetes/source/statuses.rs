@@ -1,5 +1,6 @@
 //! What the author of a policy reads in its status, and who writes it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kube::Client;
@@ -10,17 +11,19 @@ use serde_json::{Value, json};
 use super::followed::{Followed, allow, bad, options};
 use crate::cluster::{api, apply, namespace, pod, shared, until};
 
-fn replica(namespace: &str, name: &str) -> Options {
+/// One that writes statuses of this namespace.
+pub fn replica(namespace: &str, name: &str) -> Options {
     let mut options = options();
     options.namespaces = [namespace.to_owned()].into();
     let mut status = StatusOptions::new(namespace.to_owned(), name.to_owned());
     status.lease_duration = Duration::from_secs(6);
+    status.cases = Some(portcullis_authz::policy_test::run);
     options.status = Some(status);
     options
 }
 
 /// A condition of an object, as (status, reason, message, observedGeneration).
-async fn condition(
+pub async fn condition(
     client: &Client,
     object: &Value,
     name: &str,
@@ -46,7 +49,8 @@ async fn condition(
     ))
 }
 
-async fn becomes(
+/// Waits until a condition is this; its message and generation.
+pub async fn becomes(
     client: &Client,
     object: &Value,
     name: &str,
@@ -65,6 +69,14 @@ async fn becomes(
     .await;
     let (_, _, message, generation) = seen.unwrap();
     (message, generation)
+}
+
+fn request_authentication(namespace: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": { "selector": { "matchLabels": { "app": "nobody" } } },
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,15 +198,29 @@ async fn statuses_tell_what_is_wrong_and_one_replica_writes_them() {
     assert!(message.contains("1 workload"), "{message}");
     assert_eq!(one.verdict(&format!("{shop}/web"), "/x"), "deny denied_by");
 
-    // Written once: nothing is written that is there already.
+    // Written once: nothing is written that is there already. The writer goes through all of them, in the order of
+    // their names: once it has been at the last, it has passed by the rest.
     let version = async || {
         let found = api(&client, &good).get("web").await.unwrap();
         found.metadata.resource_version.unwrap()
     };
     let before = version().await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let last = request_authentication(&shop, "zz-last");
+    apply(&client, &last).await.unwrap();
+    for name in ["portcullis.dev/Accepted", "portcullis.dev/Enforced"] {
+        until(name, async || {
+            condition(&client, &last, name).await.is_some()
+        })
+        .await;
+    }
     assert_eq!(version().await, before);
-    assert_eq!(two.status().leads, Some(false));
+    let writes = |of: &Followed| of.source.counters().statuses.load(Ordering::Relaxed);
+    assert!(writes(&one) > 0);
+    assert_eq!(writes(&two), 0);
+    assert_eq!(
+        (one.source.leads(), two.source.leads()),
+        (Some(true), Some(false))
+    );
 
     // The leader is gone without a word: the other takes over once the lease has ended.
     drop(one);
