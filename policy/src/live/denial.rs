@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::effect::{Changed, listed};
 use crate::attachment::EnforcementPoint;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::lint::shadow::covers;
-use crate::policy_set::{Piece, PolicySet};
+use crate::policy_set::{Piece, Policy, PolicySet};
 use crate::resource::{Action, RuleSpec};
 use crate::user::UserPolicy;
 
@@ -17,61 +19,78 @@ const NAMED: usize = 3;
 const PARTS: usize = 64;
 
 /// The rules of DENY policies that no DENY rule covers any more, and where.
-#[derive(Debug, Default)]
-pub(super) struct Denials {
+#[derive(Debug)]
+pub(super) struct Denials<'c> {
+    /// What denied before, part by part.
+    parts: Vec<Part<'c>>,
+    forbids: Vec<&'c Arc<UserPolicy>>,
+    /// Whether a policy, by its address, covers a part: the same everywhere.
+    known: FxHashMap<(usize, *const Policy), bool>,
     lost: BTreeMap<String, BTreeSet<String>>,
 }
 
-impl Denials {
-    /// True where the change can take nothing away: what it replaces denies nothing.
-    pub(super) fn are_untouched(changed: &Changed<'_>) -> bool {
-        !changed
-            .before
-            .iter()
-            .any(|piece| rules(piece).next().is_some() || piece.user.iter().any(forbids))
+/// One source of a rule with one of its operations.
+#[derive(Debug)]
+struct Part<'c> {
+    policy: &'c Policy,
+    rule: Arc<str>,
+    spec: RuleSpec,
+}
+
+impl<'c> Denials<'c> {
+    /// What the change replaces; `None` where that denies nothing.
+    pub(super) fn of(changed: &Changed<'c>) -> Option<Self> {
+        let before = changed.before.iter().copied();
+        let users = before.clone().flat_map(|piece| &piece.user);
+        let denials = Self {
+            parts: before.flat_map(parts).collect(),
+            forbids: users.filter(|user| forbids(user)).collect(),
+            known: FxHashMap::default(),
+            lost: BTreeMap::new(),
+        };
+        (!denials.parts.is_empty() || !denials.forbids.is_empty()).then_some(denials)
     }
 
     /// Looks at one place, which shows as `name`.
     pub(super) fn look(
         &mut self,
-        changed: &Changed<'_>,
         point: &EnforcementPoint<'_>,
         after: &PolicySet,
         name: impl Fn() -> String,
     ) {
+        let policies = after.policies_at(point);
         // Nothing is let in there in any case.
-        if !after.closings_at(point).is_empty() || allows_nothing(after, point) {
+        if !after.closings_at(point).is_empty() || allows_nothing(&policies, after, point) {
             return;
         }
-        let mut lost: Vec<String> = Vec::new();
-        for piece in &changed.before {
-            if piece.policy.as_ref().is_some_and(|p| p.attaches(point)) {
-                let policies = after.policies_at(point);
-                let left: Vec<&RuleSpec> = policies
-                    .iter()
-                    .filter(|policy| policy.action() == Action::Deny && !policy.dry_run())
-                    .filter_map(|policy| policy.manifest()?.rules.as_ref())
-                    .flatten()
-                    .filter_map(|rule| rule.value.as_ref())
-                    .collect();
-                let gone = rules(piece).filter(|(_, rule)| !is_covered(rule, &left));
-                lost.extend(gone.map(|(name, _)| name));
+        let mut lost: BTreeSet<Arc<str>> = BTreeSet::new();
+        for (number, part) in self.parts.iter().enumerate() {
+            if lost.contains(&part.rule) || !part.policy.attaches(point) {
+                continue;
             }
-            for user in piece.user.iter().filter(|user| forbids(user)) {
-                let is_there = || {
-                    let mut left = after.all_user_policies();
-                    left.any(|other| {
-                        let same = other.rule.id == user.rule.id || other.text == user.text;
-                        same && forbids(other) && other.selects(point)
-                    })
-                };
-                if user.selects(point) && !is_there() {
-                    lost.push(user.rule.id.to_string());
-                }
+            let mut left = policies.iter().filter(|policy| denies(policy));
+            let is_covered = left.any(|policy| {
+                let key = (number, Arc::as_ptr(policy));
+                let known = self.known.entry(key);
+                *known.or_insert_with(|| rules(policy).any(|(_, wide)| covers(wide, &part.spec)))
+            });
+            if !is_covered {
+                lost.insert(Arc::clone(&part.rule));
+            }
+        }
+        for user in self.forbids.iter().filter(|user| user.selects(point)) {
+            let mut left = after.all_user_policies();
+            let is_there = left.any(|other| {
+                let same = other.rule.id == user.rule.id || other.text == user.text;
+                same && forbids(other) && other.selects(point)
+            });
+            if !is_there {
+                lost.insert(user.rule.id.to_string().into());
             }
         }
         for rule in lost {
-            self.lost.entry(rule).or_default().insert(name());
+            let places = self.lost.entry(rule.to_string()).or_default();
+            places.insert(name());
         }
     }
 
@@ -102,12 +121,57 @@ impl Denials {
     }
 }
 
-/// The rules of a DENY policy in force, as decisions name them.
-fn rules(piece: &Piece) -> impl Iterator<Item = (String, &RuleSpec)> {
-    let policy = piece.policy.as_ref().filter(|policy| !policy.dry_run());
-    let manifest = policy.and_then(|policy| policy.manifest());
-    let manifest = manifest.filter(|manifest| manifest.action == Action::Deny);
-    manifest.into_iter().flat_map(|manifest| {
+/// The rules of a DENY policy in force, each source of them with each operation.
+fn parts(piece: &Piece) -> Vec<Part<'_>> {
+    let Some(policy) = piece.policy.as_deref().filter(|policy| denies(policy)) else {
+        return Vec::new();
+    };
+    let rules = rules(policy).flat_map(|(name, rule)| {
+        let name: Arc<str> = name.into();
+        let specs = each(rule).into_iter();
+        specs.map(move |spec| Part {
+            policy,
+            rule: Arc::clone(&name),
+            spec,
+        })
+    });
+    rules.collect()
+}
+
+/// A rule matches what one of these matches.
+fn each(rule: &RuleSpec) -> Vec<RuleSpec> {
+    let (from, to) = (rule.from.chunks(1), rule.to.chunks(1));
+    if from.len().max(1).saturating_mul(to.len().max(1)) > PARTS {
+        return vec![rule.clone()];
+    }
+    // Without sources, or operations, it is about all of them.
+    let from: Vec<_> = match rule.from.is_empty() {
+        true => vec![&[][..]],
+        false => from.collect(),
+    };
+    let to: Vec<_> = match rule.to.is_empty() {
+        true => vec![&[][..]],
+        false => to.collect(),
+    };
+    let pairs = from
+        .iter()
+        .flat_map(|from| to.iter().map(move |to| (from, to)));
+    let specs = pairs.map(|(from, to)| RuleSpec {
+        at: rule.at.clone(),
+        from: from.to_vec(),
+        to: to.to_vec(),
+        when: rule.when.clone(),
+    });
+    specs.collect()
+}
+
+fn denies(policy: &Policy) -> bool {
+    policy.action() == Action::Deny && !policy.dry_run()
+}
+
+/// The rules of a policy, as decisions name them.
+fn rules(policy: &Policy) -> impl Iterator<Item = (String, &RuleSpec)> {
+    policy.manifest().into_iter().flat_map(|manifest| {
         let rules = manifest.rules.iter().flatten().enumerate();
         rules.filter_map(|(index, rule)| {
             let (namespace, name) = (&manifest.meta.namespace, &manifest.meta.name);
@@ -122,47 +186,13 @@ fn forbids(user: &Arc<UserPolicy>) -> bool {
 }
 
 /// True where ALLOW policies are in force, and none of them has a rule.
-fn allows_nothing(set: &PolicySet, point: &EnforcementPoint<'_>) -> bool {
-    let policies = set.policies_at(point);
+fn allows_nothing(policies: &[Arc<Policy>], set: &PolicySet, point: &EnforcementPoint<'_>) -> bool {
     let mut allows = policies
         .iter()
         .filter(|policy| policy.action() == Action::Allow && !policy.dry_run())
-        .filter_map(|policy| policy.manifest())
         .peekable();
     let mut user = set.all_user_policies();
     allows.peek().is_some()
-        && !allows.any(|manifest| manifest.rules.as_ref().is_some_and(|r| !r.is_empty()))
+        && !allows.any(|policy| rules(policy).next().is_some())
         && !user.any(|u| u.is_permit() && !u.rule.dry_run && u.selects(point))
-}
-
-/// True when rules of `left` together match all that `rule` matches, as far as their words tell: each of its sources
-/// with each of its operations is covered by one of them.
-fn is_covered(rule: &RuleSpec, left: &[&RuleSpec]) -> bool {
-    let by_one = |rule: &RuleSpec| left.iter().any(|wide| covers(wide, rule));
-    if by_one(rule) {
-        return true;
-    }
-    let parts = rule.from.len().max(1) * rule.to.len().max(1);
-    if parts == 1 || parts > PARTS {
-        return false;
-    }
-    let each = |count: usize| (0..count.max(1)).map(move |n| (count > 0).then_some(n));
-    each(rule.from.len()).all(|from| {
-        each(rule.to.len()).all(|to| {
-            by_one(&RuleSpec {
-                at: rule.at.clone(),
-                from: from
-                    .and_then(|n| rule.from.get(n))
-                    .cloned()
-                    .into_iter()
-                    .collect(),
-                to: to
-                    .and_then(|n| rule.to.get(n))
-                    .cloned()
-                    .into_iter()
-                    .collect(),
-                when: rule.when.clone(),
-            })
-        })
-    })
 }

@@ -54,7 +54,7 @@ pub(super) fn of(changed: &Changed<'_>, base: &Snapshot, proposed: &Snapshot) ->
         return Vec::new();
     }
     let mut effect = Effect {
-        denials: (!Denials::are_untouched(changed)).then(Denials::default),
+        denials: Denials::of(changed),
         ..Effect::default()
     };
     for (id, workload) in proposed.inventory().workloads() {
@@ -65,16 +65,16 @@ pub(super) fn of(changed: &Changed<'_>, base: &Snapshot, proposed: &Snapshot) ->
 
 /// Workloads by what becomes of them.
 #[derive(Default)]
-struct Effect {
+struct Effect<'c> {
     opened: BTreeSet<String>,
     closed: BTreeSet<String>,
     waived: BTreeSet<String>,
     shut: BTreeSet<String>,
     /// `None` where nothing that changes denies.
-    denials: Option<Denials>,
+    denials: Option<Denials<'c>>,
 }
 
-impl Effect {
+impl Effect<'_> {
     fn look(
         &mut self,
         id: WorkloadId,
@@ -110,7 +110,7 @@ impl Effect {
                     _ => false,
                 };
                 if let Some(denials) = &mut self.denials {
-                    denials.look(changed, &point, after, || name(&point));
+                    denials.look(&point, after, || name(&point));
                 }
             }
         };
