@@ -22,6 +22,8 @@ use super::condition::Condition;
     doc = "Registration entries for the pods that it selects, made from templates.",
     printcolumn = r#"{"name": "ID", "type": "string", "jsonPath": ".spec.spiffeIDTemplate", "description": "The SPIFFE ID that a pod gets"}"#,
     printcolumn = r#"{"name": "Pods", "type": "integer", "jsonPath": ".status.stats.podsSelected", "description": "Pods that it selects", "priority": 1}"#,
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status", "description": "Whether it makes entries"}"#,
+    printcolumn = r#"{"name": "Enforced", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Enforced\")].status", "description": "Whether every pod that it selects has its entry"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
