@@ -6,6 +6,7 @@ mod cluster;
 mod credentials;
 mod destination;
 mod explain;
+mod path;
 mod request;
 
 use std::ffi::OsString;

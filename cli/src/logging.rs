@@ -1,8 +1,10 @@
 //! Logs go to standard error: text for a person, JSON for a collector.
 
 use std::io::IsTerminal;
+use std::str::FromStr as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{GlobalArgs, LogFormat};
 use crate::config::Config;
@@ -18,11 +20,23 @@ pub fn start_server(global: &GlobalArgs, config: &Config) -> anyhow::Result<()> 
     start(level.unwrap_or("info"), format.unwrap_or_default())
 }
 
+/// A word alone that is no level would be a part of the program, and silence all others.
+fn is_no_level(word: &str) -> bool {
+    let word = word.trim();
+    !word.is_empty() && !word.contains(['=', '[']) && LevelFilter::from_str(word).is_err()
+}
+
 /// Starts logging. `level` is a level or a filter such as `portcullis_authz=debug`.
 ///
 /// # Errors
 /// When `level` is neither.
 pub fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
+    if let Some(word) = level.split(',').find(|word| is_no_level(word)) {
+        anyhow::bail!(
+            "log level `{word}` is not one: use error, warn, info, debug, trace or off; for a part of the program \
+             write `{word}=debug`"
+        );
+    }
     // The watcher of kube says of each attempt what we say once.
     let quiet = match level.contains("kube") {
         true => "",
@@ -49,4 +63,27 @@ pub fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
         lines.json().flatten_event(true).try_init()
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_none() {
+        for level in [
+            "info",
+            "WARN",
+            "off",
+            "portcullis_authz=debug",
+            "",
+            " debug ",
+        ] {
+            assert!(!is_no_level(level), "{level}");
+        }
+        for level in ["verbose", "infos", "portcullis_authz"] {
+            assert!(is_no_level(level), "{level}");
+        }
+        assert!(start("warn,verbose", LogFormat::Json).is_err());
+    }
 }

@@ -54,6 +54,21 @@ pub struct Destination {
     pub port: Option<u16>,
     /// The host that a client would name.
     pub host: String,
+    /// The service by which it was named.
+    pub service: Option<OfService>,
+}
+
+/// A service that a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfService {
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its first cluster address.
+    pub address: Option<String>,
+    /// Its own port.
+    pub port: Option<u16>,
 }
 
 /// Finds what `name` names, and puts a pod template that the cluster's inventory does not have into the set.
@@ -129,6 +144,7 @@ fn of(workload: &Workload, port: Option<u16>, host: String) -> Destination {
         address: workload.addresses.first().map(ToString::to_string),
         port: port.or(only),
         host,
+        service: None,
     }
 }
 
@@ -172,7 +188,15 @@ fn service(
             named.map(|(_, port)| *port)
         }),
     });
-    Ok(of(workload, target, format!("{name}.{namespace}")))
+    Ok(Destination {
+        service: Some(OfService {
+            name: name.to_owned(),
+            labels: object.metadata.labels.clone().unwrap_or_default(),
+            address: service.cluster_ips.first().map(ToString::to_string),
+            port: of_service.map(|entry| entry.port),
+        }),
+        ..of(workload, target, format!("{name}.{namespace}"))
+    })
 }
 
 /// The first running pod with these labels; none without labels.

@@ -8,8 +8,8 @@ use tonic::metadata::MetadataMap;
 
 use super::args::{ClusterArgs, ExplainArgs};
 use super::cluster::Live;
-use super::{destination, request};
-use crate::args::{Output, TargetArg};
+use super::{destination, path, request};
+use crate::args::Output;
 use crate::exit::Exit;
 use crate::out::{self, BOLD, DIM};
 use crate::policy::decide::{json_line, summary};
@@ -27,34 +27,49 @@ pub async fn run(
     let mut live = Live::read(cluster, false).await?;
     live.knows(&live.namespace).await?;
     let destination = destination::find(&mut live, &args.workload, args.port).await?;
-    let check = request::check_request(args, &destination, &live.snapshot)?;
-    let options = facts::Options {
-        path_form: PathForm::Raw,
-        target: args.target.and_then(TargetArg::target),
-        num_trusted_proxies: live.snapshot.mesh().num_trusted_proxies,
-    };
-    let asked = facts::request(check, &MetadataMap::new(), &options)?;
-    let story = live.snapshot.explain(&asked, args.all);
     let mut stdout = out::stdout();
-    match output {
-        Output::Json => json_line(&mut stdout, &story)?,
-        Output::Human => {
-            writeln!(stdout, "{BOLD}{}{BOLD:#}", summary(&asked))?;
-            if let Some(address) = asked.source.address
-                && args.from_ip.is_none()
-            {
-                writeln!(
-                    stdout,
-                    "{DIM}from {address}, the address of such a pod{DIM:#}"
-                )?;
+    let mut exit = Exit::Yes;
+    for (place, point) in path::of(&live, &destination, args)
+        .await?
+        .iter()
+        .enumerate()
+    {
+        let check = request::check_request(args, &destination, point, &live.snapshot)?;
+        let options = facts::Options {
+            path_form: PathForm::Raw,
+            target: point.target,
+            num_trusted_proxies: live.snapshot.mesh().num_trusted_proxies,
+        };
+        let asked = facts::request(check, &MetadataMap::new(), &options)?;
+        let story = live.snapshot.explain(&asked, args.all);
+        match output {
+            Output::Json => json_line(&mut stdout, &story)?,
+            Output::Human => {
+                if place > 0 {
+                    writeln!(stdout)?;
+                }
+                if let Some(at) = &point.at {
+                    writeln!(stdout, "{BOLD}{at}{BOLD:#}")?;
+                }
+                writeln!(stdout, "{BOLD}{}{BOLD:#}", summary(&asked))?;
+                if let Some(address) = asked.source.address
+                    && args.from_ip.is_none()
+                    && point.from.is_none()
+                {
+                    writeln!(
+                        stdout,
+                        "{DIM}from {address}, the address of such a pod{DIM:#}"
+                    )?;
+                }
+                write_story(&mut stdout, &story, args.all)?;
             }
-            write_story(&mut stdout, &story, args.all)?;
+        }
+        if !story.decision.is_allow() {
+            exit = Exit::No;
+            // What is denied here gets no farther.
+            break;
         }
     }
     stdout.flush()?;
-    Ok(if story.decision.is_allow() {
-        Exit::Yes
-    } else {
-        Exit::No
-    })
+    Ok(exit)
 }

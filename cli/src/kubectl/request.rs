@@ -8,28 +8,24 @@ use serde_json::{Value, json};
 
 use super::args::ExplainArgs;
 use super::destination::Destination;
+use super::path::Point;
 
 /// A client's port; no rule looks at it.
 const CLIENT_PORT: u16 = 40000;
 
-/// The request that `args` describe.
+/// The request that `args` describe, as it is seen at `point`.
 ///
 /// # Errors
 /// What of `args` cannot be a request.
 pub fn check_request(
     args: &ExplainArgs,
     destination: &Destination,
+    point: &Point,
     snapshot: &Snapshot,
 ) -> anyhow::Result<CheckRequest> {
-    let principal = args
-        .from
-        .as_deref()
-        .map(|from| principal(from, &snapshot.mesh().trust_domain))
-        .transpose()?;
-    let address = match (args.from_ip, &principal) {
-        (Some(address), _) => Some(address.to_string()),
-        (None, Some(principal)) => address_of(snapshot, principal),
-        (None, None) => None,
+    let (principal, address) = match &point.from {
+        Some((identity, address)) => (Some(identity.clone()), address.clone()),
+        None => client(args, snapshot)?,
     };
     let mut source = json!({});
     if let Some(principal) = principal {
@@ -39,18 +35,22 @@ pub fn check_request(
         set(&mut source, "address", socket(&address, CLIENT_PORT));
     }
     let mut to = json!({});
-    if let (Some(address), Some(port)) = (&destination.address, destination.port) {
+    if let (Some(address), Some(port)) = (&point.address, point.port) {
         set(&mut to, "address", socket(address, port));
-    } else if let Some(port) = destination.port {
+    } else if let Some(port) = point.port {
         // No rule that looks at the address holds for certain, one that looks at the port does.
         set(&mut to, "address", socket("0.0.0.0", port));
+    }
+    let mut stated = json!({"portcullis.workload": point.workload});
+    if let Some(service) = &point.service {
+        set(&mut stated, "portcullis.service", service.as_str());
     }
     let mut attributes = json!({
         "source": source,
         "destination": to,
-        "contextExtensions": {"portcullis.workload": destination.workload},
+        "contextExtensions": stated,
     });
-    if !args.tcp {
+    if !point.tcp {
         set(
             &mut attributes,
             "request",
@@ -59,6 +59,23 @@ pub fn check_request(
     }
     let text = json!({"attributes": attributes}).to_string();
     check_request::from_json(text.as_bytes()).context("cannot put the request together")
+}
+
+/// Identity and address of who asks.
+fn client(
+    args: &ExplainArgs,
+    snapshot: &Snapshot,
+) -> anyhow::Result<(Option<String>, Option<String>)> {
+    let from = args.from.as_deref();
+    let principal = from
+        .map(|from| principal(from, &snapshot.mesh().trust_domain))
+        .transpose()?;
+    let address = match (args.from_ip, &principal) {
+        (Some(address), _) => Some(address.to_string()),
+        (None, Some(principal)) => address_of(snapshot, principal),
+        (None, None) => None,
+    };
+    Ok((principal, address))
 }
 
 fn set(object: &mut Value, key: &str, value: impl Into<Value>) {

@@ -116,6 +116,14 @@ pub fn write_story(out: &mut impl Write, story: &Explanation, all: bool) -> std:
         word(decision.decision),
         because(decision.reason.as_str(), &decision.policies)
     )?;
+    if let Some(provider) = &decision.provider
+        && decision.decision == Verdict::Allow
+    {
+        writeln!(
+            out,
+            "  {CAUTION}if the provider `{provider}` allows it too{CAUTION:#}: it was not asked here"
+        )?;
+    }
     if let Some(trial) = &decision.dry_run {
         let told = because(trial.reason.as_str(), &trial.policies);
         if trial.decision == decision.decision {

@@ -49,7 +49,7 @@ pub enum TargetFound {
 impl fmt::Display for TargetFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Stated => "stated by the proxy",
+            Self::Stated => "as stated with the request",
             Self::WaypointClass => "the workload belongs to a Gateway of the waypoint class",
             Self::GatewayLabel => "the workload belongs to a Gateway",
             Self::IstioGateway => "a networking.istio.io Gateway selects the workload",

@@ -2,6 +2,8 @@
 
 #[path = "kinds/access.rs"]
 mod access;
+#[path = "kinds/ambient.rs"]
+mod ambient;
 #[path = "kinds/corpora.rs"]
 mod corpora;
 #[path = "kinds/plugin.rs"]

@@ -1,7 +1,7 @@
 //! `kubectl portcullis`: the built binary under that name, against the API server.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use k8s_openapi::api::core::v1::Service;
@@ -13,15 +13,26 @@ use serde_json::{Value, json};
 use super::PORTCULLIS;
 use crate::cluster;
 
-struct Plugin {
+pub struct Plugin {
     folder: PathBuf,
     kubeconfig: PathBuf,
     namespace: String,
 }
 
 impl Plugin {
+    /// The binary under its other name, for one namespace.
+    pub fn new(name: &str, cluster: &cluster::Cluster, namespace: &str) -> Self {
+        let folder = run_folder(name);
+        symlink(PORTCULLIS, folder.join("kubectl-portcullis")).unwrap();
+        Self {
+            folder,
+            kubeconfig: cluster.server.kubeconfig(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
     /// Exit code, standard output, standard error.
-    fn run(&self, args: &[&str]) -> (i32, String, String) {
+    pub fn run(&self, args: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(self.folder.join("kubectl-portcullis"));
         command
             .args(args)
@@ -45,10 +56,6 @@ impl Plugin {
     }
 }
 
-fn link(folder: &Path) {
-    symlink(PORTCULLIS, folder.join("kubectl-portcullis")).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explains_and_checks_against_the_live_cluster() {
     let Some(cluster) = cluster::shared() else {
@@ -56,12 +63,7 @@ async fn explains_and_checks_against_the_live_cluster() {
     };
     let client = cluster.client().await;
     let namespace = cluster::namespace(&client, "plugin").await;
-    let plugin = Plugin {
-        folder: run_folder("kubectl-plugin"),
-        kubeconfig: cluster.server.kubeconfig(),
-        namespace: namespace.clone(),
-    };
-    link(&plugin.folder);
+    let plugin = Plugin::new("kubectl-plugin", cluster, &namespace);
     cluster::pod(&client, &namespace, "web", "10.77.0.1").await;
     let service: Service = serde_json::from_value(json!({
         "metadata": { "name": "web" },
