@@ -71,9 +71,13 @@ pub enum Outcome {
         /// Why it is refused.
         diagnostics: Vec<Diagnostic>,
     },
-    /// It is refused and no good version of it was seen: what it selects is closed. One that is on
-    /// trial, only records, or only tests closes nothing.
+    /// It is refused and no good version of it was seen: what it selects is closed.
     Closed {
+        /// Why it is refused.
+        diagnostics: Vec<Diagnostic>,
+    },
+    /// As [`Self::Closed`], of what would decide nothing: it is on trial, only records, or only tests.
+    LeftOut {
         /// Why it is refused.
         diagnostics: Vec<Diagnostic>,
     },
@@ -253,11 +257,15 @@ impl Store {
             },
             Err(diagnostics) => {
                 let closing = Closing::of(&key, &text, &diagnostics).map(Arc::new);
+                let outcome = match closing {
+                    Some(_) => Outcome::Closed { diagnostics },
+                    None => Outcome::LeftOut { diagnostics },
+                };
                 self.bring(&key, Content::closed(closing));
                 Object {
                     text,
                     good: None,
-                    outcome: Outcome::Closed { diagnostics },
+                    outcome,
                 }
             }
         };

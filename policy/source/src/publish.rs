@@ -276,10 +276,13 @@ impl Publisher {
                 Outcome::LastGood { diagnostics } => {
                     ("the last good one stays in force", diagnostics)
                 }
-                Outcome::Closed { diagnostics } if is_first => {
-                    ("nothing is decided until it can be read", diagnostics)
+                Outcome::Closed { diagnostics } | Outcome::LeftOut { diagnostics } => {
+                    let instead = match is_first {
+                        true => "nothing is decided until it can be read",
+                        false => "it is left out",
+                    };
+                    (instead, diagnostics)
                 }
-                Outcome::Closed { diagnostics } => ("it is left out", diagnostics),
                 Outcome::Accepted => return (None, true),
             };
             let first = diagnostics.iter().find(|d| d.is_error());
@@ -308,7 +311,7 @@ impl Publisher {
     /// Logs what is newly refused, and what is accepted again; of how many an earlier version is in force, and how many
     /// are closed.
     fn tell_refused(&mut self, store: &Store) -> (usize, usize) {
-        let (mut kept, mut closed) = (0, 0);
+        let (mut kept, mut closed, mut left_out) = (0, 0, 0);
         let mut before = std::mem::take(&mut self.refused);
         let mut told = 0;
         for (key, outcome) in store.outcomes() {
@@ -327,6 +330,11 @@ impl Publisher {
                 Outcome::Closed { diagnostics } => {
                     (&mut closed, "what it selects is denied", diagnostics)
                 }
+                Outcome::LeftOut { diagnostics } => (
+                    &mut left_out,
+                    "it would decide nothing, and is left out",
+                    diagnostics,
+                ),
             };
             *count += 1;
             let first = diagnostics.iter().find(|d| d.is_error());

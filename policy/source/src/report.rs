@@ -118,7 +118,9 @@ pub(crate) fn reports(
 fn accepted(outcome: &Outcome, concerns: &[&Diagnostic]) -> Verdict {
     let refused = match outcome {
         Outcome::Accepted => None,
-        Outcome::LastGood { diagnostics } | Outcome::Closed { diagnostics } => Some(diagnostics),
+        Outcome::LastGood { diagnostics }
+        | Outcome::Closed { diagnostics }
+        | Outcome::LeftOut { diagnostics } => Some(diagnostics),
     };
     if let Some(diagnostics) = refused {
         let is_twice = |d: &Diagnostic| {
@@ -186,6 +188,10 @@ fn enforced(
         Outcome::Closed { .. } => Verdict::no(
             "Closed",
             "no good version of it was seen: what it selects is denied until it is corrected",
+        ),
+        Outcome::LeftOut { .. } => Verdict::no(
+            "LeftOut",
+            "it is on trial or only records: it is left out until it is corrected, and nothing is denied for it",
         ),
         Outcome::Accepted if matches!(effect, Effect::Trial) => Verdict::no(
             "DryRun",

@@ -149,7 +149,7 @@ fn what_records_or_is_on_trial_closes_nothing() {
     store.change([authorization("shop", "x", &audit)]);
     assert!(matches!(
         outcome(&store, &policy("shop", "x")),
-        Outcome::Closed { .. }
+        Outcome::LeftOut { .. }
     ));
     // An action that cannot be read is none that only records.
     let unknown = bad(&format!(r#"{WEB}"action":"audit","#));
