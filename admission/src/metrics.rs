@@ -4,10 +4,12 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use portcullis_source::{Counters, Source, Status};
 use portcullis_wire::metrics::{Definition, Latency, Samples, Values};
+use tokio::sync::watch;
 
 pub use self::table::{PREFIX, TABLE};
 
@@ -87,6 +89,7 @@ pub struct Metrics {
     pub bundle_failures: AtomicU64,
     /// 1 while a certificate waits until its authority has been in the `caBundle` long enough.
     pub certificate_waits: AtomicU64,
+    source: OnceLock<(watch::Receiver<Status>, Arc<Counters>)>,
 }
 
 impl Metrics {
@@ -129,12 +132,22 @@ impl Metrics {
         }
     }
 
-    /// The text for one scrape; `synced` is how old the set in force is known to be.
+    /// Shows, too, how it goes with `source`.
+    pub fn follows(&self, source: &Source) {
+        // A second one would be a second set in force.
+        let _ = self.source.set((source.status(), source.counters()));
+    }
+
+    /// The text for one scrape.
     #[must_use]
-    pub fn text(&self, extra: Vec<(&'static Definition, Samples)>) -> String {
-        let mut gathered: Vec<_> = TABLE.iter().map(|one| (one, self.samples(one))).collect();
-        gathered.extend(extra);
-        portcullis_wire::metrics::text(gathered)
+    pub fn text(&self) -> String {
+        let own = TABLE.iter().map(|one| (one, self.samples(one)));
+        let source = self.source.get();
+        let of_source = source.map(|(status, counters)| {
+            portcullis_source::metrics::samples(&status.borrow(), counters)
+        });
+        let gathered = own.chain(of_source.into_iter().flatten());
+        portcullis_wire::metrics::text(gathered.collect())
     }
 
     fn samples(&self, one: &Definition) -> Samples {
@@ -241,7 +254,7 @@ mod tests {
     fn every_metric_of_the_table_is_told_and_no_other() {
         let metrics = Metrics::default();
         metrics.certificate_ends(SystemTime::now());
-        let text = metrics.text(Vec::new());
+        let text = metrics.text();
         for one in TABLE {
             let name = format!("{}{}", one.prefix, one.name);
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}\n{text}");

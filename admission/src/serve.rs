@@ -122,6 +122,7 @@ pub async fn start(
     let (namespaces, following) = Namespaces::follow(client.clone());
     tasks.spawn(following);
     let source = Source::start(client, &options.source);
+    metrics.follows(&source);
     let admission = Admission::new(options.enforcement, options.break_glass, judge, flows);
     let server = Server::bind(
         options.server,

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use portcullis_policy::diagnostic::Diagnostic;
 use portcullis_policy::document::SourceText;
 use portcullis_policy::snapshot::Snapshot;
-use portcullis_wire::metrics::Observed;
+use portcullis_wire::metrics::{Definition, Samples};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -33,8 +33,8 @@ pub trait FeedSource: fmt::Debug + Send + Sync {
     /// Every diagnostic, where one is an error; the files before stay.
     fn set_files(&self, files: Vec<SourceText>) -> Result<(), Vec<Diagnostic>>;
 
-    /// What was counted so far.
-    fn counts(&self) -> FeedCounts;
+    /// What `/metrics` shows of it.
+    fn metrics(&self) -> Vec<(&'static Definition, Samples)>;
 }
 
 /// How it goes with a source.
@@ -65,52 +65,11 @@ pub struct FeedStatus {
 pub struct FeedKind {
     /// `pods`, `authorizationpolicies.security.istio.io`.
     pub resource: String,
-    /// One of [`FeedKind::STATES`].
+    /// How it goes, in a word: `following`, `not_installed`, `forbidden`.
     pub state: &'static str,
     /// Why it is not followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Objects that are held.
     pub objects: usize,
-}
-
-impl FeedKind {
-    /// Every state.
-    pub const STATES: [&'static str; 5] = [
-        "following",
-        "not_installed",
-        "starting",
-        "retrying",
-        "forbidden",
-    ];
-}
-
-/// What a source has counted.
-#[derive(Clone, Debug)]
-pub struct FeedCounts {
-    /// By resource.
-    pub kinds: Vec<(String, KindCounts)>,
-    /// From an object's arrival until a snapshot with it is in force.
-    pub lag: Observed,
-    /// Making one snapshot.
-    pub compile: Observed,
-    /// When the API server last answered.
-    pub contact: Option<SystemTime>,
-    /// Statuses that were written.
-    pub statuses: u64,
-    /// Statuses that could not be written.
-    pub statuses_failed: u64,
-}
-
-/// What was counted of one kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct KindCounts {
-    /// Objects that came, changed or went.
-    pub events: u64,
-    /// Whole lists: the first, and one after each gap.
-    pub lists: u64,
-    /// Lists and watches that failed.
-    pub errors: u64,
-    /// Watches whose history the API server had forgotten.
-    pub expired: u64,
 }

@@ -17,6 +17,7 @@ use portcullis_admission::metrics as admission;
 use portcullis_authz::observe::metrics as authz;
 use portcullis_ca::observe::metrics as ca;
 use portcullis_policy::decision::{Reason, Verdict};
+use portcullis_source::metrics as source;
 use portcullis_tests::component::{self, require, workspace};
 use portcullis_tests::process;
 use regex::Regex;
@@ -104,7 +105,12 @@ fn metrics() -> Vec<Metric> {
         is_histogram: one.kind.as_str() == "histogram",
         labels: one.labels,
     });
-    authz.chain(ca).chain(admission).collect()
+    let source = source::TABLE.iter().map(|one| Metric {
+        name: one.full_name(),
+        is_histogram: one.kind.as_str() == "histogram",
+        labels: one.labels,
+    });
+    authz.chain(ca).chain(admission).chain(source).collect()
 }
 
 /// What a text says of metrics that there are not, labels that they do not have, and values that

@@ -31,7 +31,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
         ("content-type", METRICS_TYPE),
         ("cache-control", "no-store"),
     ];
-    (headers, shared.metrics.text(Vec::new()))
+    (headers, shared.metrics.text())
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {

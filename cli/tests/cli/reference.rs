@@ -182,5 +182,14 @@ fn every_metric_is_documented() {
         let (name, kind) = (one.full_name(), one.kind.as_str());
         page.push_str(&metric(&name, kind, one.labels, one.meaning));
     }
+    page.push_str(
+        "\n## Where an API server is followed\n\n\
+         The authorization service shows these where it follows an API server, and the admission webhook always.\n\n",
+    );
+    page.push_str(HEAD);
+    for one in portcullis_source::metrics::TABLE {
+        let (name, kind) = (one.full_name(), one.kind.as_str());
+        page.push_str(&metric(&name, kind, one.labels, one.meaning));
+    }
     check("metrics.md", &page);
 }

@@ -15,6 +15,7 @@ pub mod crd;
 mod follow;
 mod kind;
 mod lease;
+pub mod metrics;
 mod object;
 mod options;
 mod publish;

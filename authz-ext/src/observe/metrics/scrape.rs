@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::table::TABLE;
 use super::{Custom, Named};
-use crate::feed::{Feed, FeedCounts, FeedKind, FeedStatus, KindCounts};
+use crate::feed::Feed;
 use crate::limits::Counters;
 use crate::observe::Inner;
 use crate::observe::log::Fate;
@@ -41,7 +41,12 @@ pub(in crate::observe) fn text(inner: &Arc<Inner>) -> String {
     let gathered = TABLE
         .iter()
         .filter_map(|definition| Some((definition, scrape.samples(definition.name, &state)?)));
-    render(gathered.collect())
+    let feed = inner
+        .sources
+        .get()
+        .and_then(|sources| sources.feed.as_ref());
+    let of_source = feed.map(|feed| feed.source.metrics()).unwrap_or_default();
+    render(gathered.chain(of_source).collect())
 }
 
 #[derive(Debug)]
@@ -84,8 +89,8 @@ impl Scrape {
             })),
             "snapshot_info" => {
                 // Those of an API server follow each other too fast to be labels.
-                let revision = match (&state.reload.revision, &state.feed) {
-                    (Some(_), Some(_)) => Some("followed".to_owned()),
+                let revision = match (&state.reload.revision, state.followed) {
+                    (Some(_), true) => Some("followed".to_owned()),
                     (revision, _) => revision.clone(),
                 };
                 Samples::Gauges(revision.map(|r| (vec![r], 1.0)).into_iter().collect())
@@ -161,10 +166,6 @@ impl Scrape {
             "follower_events_lost" => {
                 Samples::Counters(vec![(Values::new(), self.inner.followers.lost())])
             }
-            name if name.starts_with("source_") => {
-                let (status, counts) = state.feed.as_ref()?;
-                followed(name, status, counts)?
-            }
             "build_info" => Samples::Gauges(vec![(words([env!("CARGO_PKG_VERSION")]), 1.0)]),
             _ => return None,
         })
@@ -176,7 +177,8 @@ struct State {
     reload: ReloadStatus,
     counters: Arc<Counters>,
     keys: BTreeMap<String, SourceStatus>,
-    feed: Option<(FeedStatus, FeedCounts)>,
+    /// An API server is followed.
+    followed: bool,
 }
 
 impl State {
@@ -207,66 +209,9 @@ impl State {
                 .map(|sources| Arc::clone(&sources.counters))
                 .unwrap_or_default(),
             keys: by_origin,
-            feed: sources.and_then(|sources| {
-                let feed = sources.feed.as_ref()?;
-                Some((feed.status.borrow().clone(), feed.source.counts()))
-            }),
+            followed: sources.is_some_and(|sources| sources.feed.is_some()),
         }
     }
-}
-
-/// What is shown of the API server that is followed.
-fn followed(name: &str, status: &FeedStatus, counts: &FeedCounts) -> Option<Samples> {
-    let of_kinds = |value: fn(&KindCounts) -> u64| {
-        let kinds = counts.kinds.iter();
-        let samples = kinds.map(|(resource, counts)| (words([resource]), value(counts)));
-        Samples::Counters(samples.collect())
-    };
-    Some(match name {
-        "source_synced" => one(f64::from(u8::from(status.synced))),
-        "source_contact_age_seconds" => {
-            let contact = counts.contact.map(|at| (Values::new(), age(at)));
-            Samples::Gauges(contact.into_iter().collect())
-        }
-        "source_kind_state" => {
-            let states = |kind: &FeedKind| {
-                FeedKind::STATES.map(|state| {
-                    let is = f64::from(u8::from(kind.state == state));
-                    (words([&kind.resource, state]), is)
-                })
-            };
-            Samples::Gauges(status.kinds.iter().flat_map(states).collect())
-        }
-        "source_objects" => {
-            let kinds = status.kinds.iter();
-            let objects = kinds.map(|kind| (words([&kind.resource]), kind.objects as f64));
-            Samples::Gauges(objects.collect())
-        }
-        "source_events" => of_kinds(|counts| counts.events),
-        "source_lists" => of_kinds(|counts| counts.lists),
-        "source_errors" => of_kinds(|counts| counts.errors),
-        "source_expired" => of_kinds(|counts| counts.expired),
-        "source_lag_seconds" => Samples::Latencies(vec![(Values::new(), counts.lag.clone())]),
-        "source_compile_duration_seconds" => {
-            Samples::Latencies(vec![(Values::new(), counts.compile.clone())])
-        }
-        "source_policies_refused" => Samples::Gauges(vec![
-            (words(["last_good"]), status.kept as f64),
-            (words(["closed"]), status.closed as f64),
-        ]),
-        "source_failing" => one(f64::from(u8::from(status.failure.is_some()))),
-        "source_leads" => {
-            let leads = status
-                .leads
-                .map(|leads| (Values::new(), f64::from(u8::from(leads))));
-            Samples::Gauges(leads.into_iter().collect())
-        }
-        "source_statuses" => Samples::Counters(vec![
-            (words(["success"]), counts.statuses),
-            (words(["failure"]), counts.statuses_failed),
-        ]),
-        _ => return None,
-    })
 }
 
 /// An address without what may be secret: query, fragment, user and password.

@@ -13,10 +13,6 @@ const ORIGIN: (&str, &str) = (
     "address of the key set or the issuer, without a query; for keys in a policy the word inline",
 );
 
-const RESOURCE: (&str, &str) = ("resource", "a kind as roles name it, such as `pods`");
-/// Of the API server that is followed, whoever follows it: the admission webhook shows the same.
-const SOURCE: &str = "portcullis_";
-
 const fn metric(
     name: &'static str,
     kind: Kind,
@@ -29,18 +25,6 @@ const fn metric(
         kind,
         labels,
         meaning,
-    }
-}
-
-const fn of_source(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [(&'static str, &'static str)],
-    meaning: &'static str,
-) -> Definition {
-    Definition {
-        prefix: SOURCE,
-        ..metric(name, kind, labels, meaning)
     }
 }
 
@@ -200,99 +184,6 @@ pub const TABLE: &[Definition] = &[
         Kind::Counter,
         &[("result", "`success`, `failure`")],
         "Certificates of our own that were replaced, or refused while the one before stays in force",
-    ),
-    of_source(
-        "source_synced",
-        Kind::Gauge,
-        &[],
-        "1 once every kind that is installed was listed whole and a snapshot was made of it",
-    ),
-    of_source(
-        "source_contact_age_seconds",
-        Kind::Gauge,
-        &[],
-        "Time since the API server last answered: what is in force is as old as this, at most",
-    ),
-    of_source(
-        "source_kind_state",
-        Kind::Gauge,
-        &[
-            RESOURCE,
-            (
-                "state",
-                "`following`, `not_installed`, `starting`, `retrying`, `forbidden`",
-            ),
-        ],
-        "1 for the state of a kind, 0 for the others",
-    ),
-    of_source(
-        "source_objects",
-        Kind::Gauge,
-        &[RESOURCE],
-        "Objects that are held",
-    ),
-    of_source(
-        "source_events",
-        Kind::Counter,
-        &[RESOURCE],
-        "Objects that came, changed or went",
-    ),
-    of_source(
-        "source_lists",
-        Kind::Counter,
-        &[RESOURCE],
-        "Whole lists: the first, and one after each gap",
-    ),
-    of_source(
-        "source_errors",
-        Kind::Counter,
-        &[RESOURCE],
-        "Lists and watches that failed",
-    ),
-    of_source(
-        "source_expired",
-        Kind::Counter,
-        &[RESOURCE],
-        "Watches whose history the API server had forgotten (410): the kind was listed again",
-    ),
-    of_source(
-        "source_lag_seconds",
-        Kind::Histogram,
-        &[],
-        "Time from an object's arrival until a snapshot with it is in force",
-    ),
-    of_source(
-        "source_compile_duration_seconds",
-        Kind::Histogram,
-        &[],
-        "Time to make one snapshot of what has changed",
-    ),
-    of_source(
-        "source_policies_refused",
-        Kind::Gauge,
-        &[(
-            "instead",
-            "`last_good`: an earlier version is in force; `closed`: what it selects is denied",
-        )],
-        "Policies whose last version is refused",
-    ),
-    of_source(
-        "source_failing",
-        Kind::Gauge,
-        &[],
-        "1 while snapshots cannot be made at all, and the last one stays in force",
-    ),
-    of_source(
-        "source_leads",
-        Kind::Gauge,
-        &[],
-        "1 while this replica writes statuses",
-    ),
-    of_source(
-        "source_statuses",
-        Kind::Counter,
-        &[("result", "`success`, `failure`")],
-        "Statuses of policies that were written",
     ),
     metric(
         "build_info",

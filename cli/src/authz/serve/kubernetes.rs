@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use portcullis_authz::feed::{Feed, FeedCounts, FeedKind, FeedSource, FeedStatus, KindCounts};
+use portcullis_authz::feed::{Feed, FeedKind, FeedSource, FeedStatus};
 use portcullis_policy::diagnostic::Diagnostic;
 use portcullis_policy::document::SourceText;
 use portcullis_policy::settings::Settings;
 use portcullis_source::{
-    Counters, KINDS, Kind, KindState, KindStatus, Options, SharedStore, Source, Status,
-    StatusOptions,
+    Counters, KindState, KindStatus, Options, SharedStore, Source, Status, StatusOptions, metrics,
 };
 use portcullis_wire::kube::{Cluster, client};
+use portcullis_wire::metrics::{Definition, Samples};
 use tokio::sync::watch;
 
 use crate::config::{KubernetesConfig, Statuses};
@@ -84,6 +84,7 @@ fn feed(source: &Source) -> Feed {
         status,
         source: Arc::new(Joined {
             store: source.store(),
+            status: source.status(),
             counters: source.counters(),
         }),
     }
@@ -121,6 +122,7 @@ fn kind(status: &KindStatus) -> FeedKind {
 #[derive(Debug)]
 struct Joined {
     store: SharedStore,
+    status: watch::Receiver<Status>,
     counters: Arc<Counters>,
 }
 
@@ -129,29 +131,7 @@ impl FeedSource for Joined {
         self.store.set_files(files)
     }
 
-    fn counts(&self) -> FeedCounts {
-        let load = |counter: &std::sync::atomic::AtomicU64| {
-            counter.load(std::sync::atomic::Ordering::Relaxed)
-        };
-        let c = &self.counters;
-        let kinds = KINDS.iter().zip(&c.events).zip(&c.lists).zip(&c.errors);
-        let kinds = kinds.zip(&c.expired);
-        let kinds = kinds.map(|((((kind, events), lists), errors), expired)| {
-            let counts = KindCounts {
-                events: load(events),
-                lists: load(lists),
-                errors: load(errors),
-                expired: load(expired),
-            };
-            (Kind::resource(kind), counts)
-        });
-        FeedCounts {
-            kinds: kinds.collect(),
-            lag: c.lag.observed(),
-            compile: c.compile.observed(),
-            contact: c.contact(),
-            statuses: load(&c.statuses),
-            statuses_failed: load(&c.statuses_failed),
-        }
+    fn metrics(&self) -> Vec<(&'static Definition, Samples)> {
+        metrics::samples(&self.status.borrow(), &self.counters)
     }
 }
