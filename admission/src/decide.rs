@@ -131,19 +131,16 @@ impl Admission {
         claim: Claim,
         in_force: &dyn InForce,
     ) -> Verdict {
-        let label = in_force.namespace_labels(&key.namespace);
-        let label = label
-            .as_ref()
-            .and_then(|l| l.get(crate::enforcement::LABEL));
-        let mut holds = self.enforcement.in_namespace(label.map(String::as_str));
         let sweeps = request.operation == Operation::Delete
             && SWEEPERS.contains(&request.user.name.as_str());
-        if sweeps {
-            holds = InNamespace {
-                level: Level::Audit,
-                remark: None,
-            };
-        }
+        let (holds, unknown) = match sweeps {
+            true => {
+                let level = Level::Audit;
+                let remark = None;
+                (InNamespace { level, remark }, None)
+            }
+            false => self.holds(&key.namespace, in_force),
+        };
         let change = match request.operation {
             Operation::Delete => Change::Delete(key.clone()),
             _ => Change::Apply {
@@ -174,7 +171,23 @@ impl Admission {
             flips,
             flows,
         };
-        self.weigh(findings, &holds, claim, before.revision())
+        let mut verdict = self.weigh(findings, &holds, claim, before.revision());
+        if let Some(why) = unknown {
+            verdict.note("namespace-unknown", why);
+        }
+        verdict
+    }
+
+    /// What holds in a namespace, and why its labels are not known.
+    fn holds(&self, namespace: &str, in_force: &dyn InForce) -> (InNamespace, Option<String>) {
+        match in_force.namespace_labels(namespace) {
+            Ok(labels) => {
+                let label = labels.get(crate::enforcement::LABEL);
+                let holds = self.enforcement.in_namespace(label.map(String::as_str));
+                (holds, None)
+            }
+            Err(why) => (self.enforcement.in_unknown_namespace(&why), Some(why)),
+        }
     }
 
     /// What the change does to the cases that it concerns: those of its namespace and of the root namespace; one in

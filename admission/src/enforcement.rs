@@ -99,6 +99,18 @@ impl Enforcement {
         plain(wanted)
     }
 
+    /// What holds in a namespace whose label cannot be known: it may ask for more than the default, so never less than the
+    /// floor.
+    #[must_use]
+    pub fn in_unknown_namespace(&self, why: &str) -> InNamespace {
+        let level = self.level.max(self.floor);
+        let remark = format!("{why}: {} holds", level.as_str());
+        InNamespace {
+            level,
+            remark: (level != self.level).then_some(remark),
+        }
+    }
+
     /// What a diagnostic leads to where `level` holds. An error means that the engine will not run the object, which its
     /// author must hear in any case.
     #[must_use]
@@ -153,6 +165,21 @@ mod tests {
             let found = enforcement(default, floor).in_namespace(label);
             assert_eq!(found.level, holds, "{default:?} {floor:?} {label:?}");
             assert_eq!(found.remark.is_some(), remarked, "{label:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_label_can_be_read_the_strictest_holds() {
+        use Level::{Audit, Deny, Warn};
+        for (default, floor, holds, remarked) in [
+            (Deny, Warn, Deny, false),
+            (Warn, Audit, Warn, false),
+            (Warn, Deny, Deny, true),
+            (Audit, Warn, Warn, true),
+        ] {
+            let found = enforcement(default, floor).in_unknown_namespace("no answer");
+            assert_eq!(found.level, holds, "{default:?} {floor:?}");
+            assert_eq!(found.remark.is_some(), remarked, "{default:?} {floor:?}");
         }
     }
 

@@ -1,24 +1,32 @@
 //! The set in force as the API server has it: what the source follows, and the labels of namespaces.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use portcullis_policy::live::Change;
 use portcullis_source::{SharedStore, Source, Status};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 
 use crate::certificate::State;
 use crate::in_force::{InForce, Labels, Proposed};
+use crate::review::excerpt;
 use crate::server::{Missing, Readiness};
+
+/// Longest time that an API server gets to tell of a namespace that is not known yet: a review must not wait for longer.
+const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// Names and labels of namespaces, followed.
 #[derive(Clone)]
 pub struct Namespaces {
+    client: Client,
     known: reflector::Store<PartialObjectMeta<Namespace>>,
     /// They were listed once: before that, a label may be there that is not seen.
     listed: watch::Receiver<bool>,
@@ -29,7 +37,7 @@ impl Namespaces {
     pub fn follow(client: Client) -> (Self, impl Future<Output = ()> + Send) {
         let (known, writer) = reflector::store();
         let (list, listed) = watch::channel(false);
-        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
         let following = async move {
             let events = watcher(api, watcher::Config::default());
             let events = events.default_backoff().reflect(writer);
@@ -51,12 +59,56 @@ impl Namespaces {
                 }
             }
         };
-        (Self { known, listed }, following)
+        let namespaces = Self {
+            client,
+            known,
+            listed,
+        };
+        (namespaces, following)
     }
 
     fn labels(&self, name: &str) -> Option<Labels> {
         let found = self.known.get(&ObjectRef::new(name))?;
         Some(found.metadata.labels.clone().unwrap_or_default())
+    }
+
+    /// Asks the API server: a namespace may be made a moment before what is in it, and its label may ask for more than
+    /// the default.
+    fn ask(&self, name: &str) -> Result<Labels, String> {
+        let unknown = |why: &str| {
+            format!(
+                "the labels of the namespace `{}` are not known, {why}",
+                excerpt(name)
+            )
+        };
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(unknown("there is nobody to ask"));
+        };
+        // What is no name must not become another selector.
+        if !name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+            return Err(unknown("its name is none that a namespace can have"));
+        }
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        // A list of one needs no right that watching does not.
+        let one = ListParams::default().fields(&format!("metadata.name={name}"));
+        let (sender, answer) = mpsc::channel();
+        let asking = runtime.spawn(async move {
+            let found = api.list_metadata(&one).await;
+            // Nobody waits any more, after a while.
+            let _ = sender.send(found);
+        });
+        let found = answer.recv_timeout(LOOK_UP);
+        asking.abort();
+        match found {
+            Ok(Ok(list)) => match list.items.into_iter().next() {
+                Some(found) => Ok(found.metadata.labels.unwrap_or_default()),
+                None => Err(unknown("the API server has no such namespace")),
+            },
+            Ok(Err(error)) => Err(unknown(&error.to_string())),
+            Err(_) => Err(unknown(&format!(
+                "the API server has not said within {LOOK_UP:?}"
+            ))),
+        }
     }
 
     fn are_listed(&self) -> bool {
@@ -86,8 +138,11 @@ impl InForce for Followed {
         Proposed::to(&mut self.store.lock(), changes)
     }
 
-    fn namespace_labels(&self, name: &str) -> Option<Labels> {
-        self.namespaces.labels(name)
+    fn namespace_labels(&self, name: &str) -> Result<Labels, String> {
+        match self.namespaces.labels(name) {
+            Some(labels) => Ok(labels),
+            None => self.namespaces.ask(name),
+        }
     }
 }
 

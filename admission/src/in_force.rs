@@ -34,8 +34,11 @@ pub trait InForce: Send + Sync {
     /// What `changes` come to; nothing changes by it. May compile, so not for the threads that serve.
     fn propose(&self, changes: &[Change]) -> Proposed;
 
-    /// The labels of a namespace; `None` where it is not known.
-    fn namespace_labels(&self, name: &str) -> Option<Labels>;
+    /// The labels of a namespace. May ask the API server, for a short time.
+    ///
+    /// # Errors
+    /// Why they are not known, in words.
+    fn namespace_labels(&self, name: &str) -> Result<Labels, String>;
 }
 
 /// A set that nobody follows: for files, tests and measurements.
@@ -46,7 +49,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// This set, with these labels of namespaces.
+    /// This set, with these labels of namespaces; the others have none.
     #[must_use]
     pub fn new(store: Store, namespaces: BTreeMap<String, Labels>) -> Self {
         Self {
@@ -62,7 +65,7 @@ impl InForce for Held {
         Proposed::to(&mut store, changes)
     }
 
-    fn namespace_labels(&self, name: &str) -> Option<Labels> {
-        self.namespaces.get(name).cloned()
+    fn namespace_labels(&self, name: &str) -> Result<Labels, String> {
+        Ok(self.namespaces.get(name).cloned().unwrap_or_default())
     }
 }

@@ -5,8 +5,8 @@
 //!                                                   -> enforcement -> verdict -> AdmissionReview
 //! ```
 //!
-//! What it accepts the engine runs: the verdict is that of [`portcullis_policy::live::Store::propose`]. Deciding does no
-//! I/O and asks no clock.
+//! What it accepts the engine runs: the verdict is that of [`portcullis_policy::live::Store::propose`]. Deciding asks no
+//! clock, and nobody but [`in_force::InForce`].
 
 pub mod break_glass;
 pub mod cases;

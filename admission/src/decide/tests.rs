@@ -418,3 +418,46 @@ fn a_case_that_must_hold_refuses_what_breaks_it() {
     swept["userInfo"]["username"] = json!(SWEEPERS[0]);
     assert!(world.decide(&swept).cause.allows());
 }
+
+/// Nobody can tell of its namespaces.
+struct Unknown(Held);
+
+impl InForce for Unknown {
+    fn propose(&self, changes: &[Change]) -> Proposed {
+        self.0.propose(changes)
+    }
+
+    fn namespace_labels(&self, name: &str) -> Result<crate::in_force::Labels, String> {
+        Err(format!("the labels of `{name}` are not known"))
+    }
+}
+
+#[test]
+fn where_the_labels_of_a_namespace_cannot_be_read_the_strictest_holds_and_is_noted() {
+    use Level::{Audit, Deny, Warn};
+    for (level, floor, allows, holds) in [
+        (Deny, Warn, false, "deny"),
+        (Warn, Deny, false, "deny"),
+        (Warn, Audit, true, "warn"),
+    ] {
+        let enforcement = Enforcement {
+            level,
+            floor,
+            ..Enforcement::default()
+        };
+        let world = World::with(enforcement, Arc::new(NoCases));
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": create(policy("fresh", "a", json!({ "action": "DENY" }))),
+        });
+        let request = parse(review.to_string().as_bytes()).unwrap();
+        let verdict = world.admission.decide(&request, &Unknown(world.held));
+        assert_eq!(verdict.cause.allows(), allows, "{verdict:?}");
+        let notes = &verdict.answer.audit_annotations;
+        assert_eq!(notes["enforcement"], holds);
+        assert_eq!(
+            notes["namespace-unknown"],
+            "the labels of `fresh` are not known"
+        );
+    }
+}
