@@ -2,6 +2,8 @@
 //!
 //! Nothing about what comes in is believed: an API server prunes and validates, others that reach the port do not.
 
+mod json;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
@@ -86,7 +88,7 @@ pub struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Not JSON.
-    #[error("the body is not JSON: {0}")]
+    #[error("the body is not JSON that can be read: {0}")]
     NotJson(String),
     /// JSON, but not an AdmissionReview that is spoken here.
     #[error("the body is {found}, not an AdmissionReview of `{API_VERSION}`")]
@@ -112,7 +114,7 @@ pub enum Malformed {
 /// # Errors
 /// [`Malformed`]; an [`Malformed::Unreadable`] one has a uid to answer to.
 pub fn parse(body: &[u8]) -> Result<Request, Malformed> {
-    let root = match serde_json::from_slice::<Value>(body) {
+    let root = match json::read(body) {
         Ok(root) => root,
         Err(error) => return Err(not_parsed(body, &error)),
     };
@@ -136,7 +138,7 @@ pub fn parse(body: &[u8]) -> Result<Request, Malformed> {
     read(uid.clone(), request).map_err(|why| Malformed::Unreadable { uid, why })
 }
 
-/// serde_json refuses what nests deeper than 128 levels; the uid is there all the same.
+/// What nests deeper than 128 levels, or names a key twice, is refused; the uid is there all the same.
 fn not_parsed(body: &[u8], error: &serde_json::Error) -> Malformed {
     #[derive(serde::Deserialize)]
     struct Outer {
@@ -159,7 +161,7 @@ fn not_parsed(body: &[u8], error: &serde_json::Error) -> Malformed {
     if !is_review || uid.is_empty() || uid.len() > LONGEST_UID {
         return refused;
     }
-    let why = format!("the object cannot be read: {error}");
+    let why = format!("the review cannot be read: {error}");
     Malformed::Unreadable { uid, why }
 }
 

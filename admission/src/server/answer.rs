@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 
@@ -90,6 +90,18 @@ async fn validate(State(shared): State<Arc<Shared>>, request: HttpRequest) -> Re
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return undecided(&shared, Undecided::NotAReview, status, why);
     }
+    let encoding = request.headers().get(CONTENT_ENCODING);
+    let encoding = encoding.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    if let Some(encoding) = encoding.filter(|e| !e.trim().eq_ignore_ascii_case("identity")) {
+        let encoding = review::excerpt(&encoding);
+        let why = format!("the body is sent as `{encoding}`: send it as it is");
+        return undecided(
+            &shared,
+            Undecided::NotAReview,
+            StatusCode::BAD_REQUEST,
+            &why,
+        );
+    }
     let length = request.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|length| length > shared.limits.body_bytes) {
@@ -104,8 +116,34 @@ async fn validate(State(shared): State<Arc<Shared>>, request: HttpRequest) -> Re
         }
     };
     let deadline = deadline(request.uri().query(), shared.limits.deadline);
-    let answered = tokio::time::timeout(deadline, judged(&shared, request.into_body(), started));
-    match answered.await {
+    let body = to_bytes(request.into_body(), shared.limits.body_bytes);
+    let body = match tokio::time::timeout(deadline, body).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            let error = error.into_inner();
+            if error.is::<http_body_util::LengthLimitError>() {
+                return too_large(&shared);
+            }
+            let why = format!("the body ends early: {error}");
+            return undecided(
+                &shared,
+                Undecided::NotAReview,
+                StatusCode::BAD_REQUEST,
+                &why,
+            );
+        }
+        Err(_) => {
+            let why = format!("the body has not come within {deadline:?}");
+            return undecided(
+                &shared,
+                Undecided::NotAReview,
+                StatusCode::BAD_REQUEST,
+                &why,
+            );
+        }
+    };
+    let left = deadline.saturating_sub(started.elapsed());
+    match tokio::time::timeout(left, judged(&shared, body, started)).await {
         Ok(response) => response,
         Err(_) => {
             let why = format!("no verdict within {deadline:?}");
@@ -137,19 +175,7 @@ impl Drop for Open {
     }
 }
 
-async fn judged(shared: &Arc<Shared>, body: Body, started: Instant) -> Response {
-    let body = match to_bytes(body, shared.limits.body_bytes).await {
-        Ok(body) => body,
-        Err(error) => {
-            let error = error.into_inner();
-            if error.is::<http_body_util::LengthLimitError>() {
-                return too_large(shared);
-            }
-            let why = format!("the body ends early: {error}");
-            let status = StatusCode::BAD_REQUEST;
-            return undecided(shared, Undecided::NotAReview, status, &why);
-        }
-    };
+async fn judged(shared: &Arc<Shared>, body: Bytes, started: Instant) -> Response {
     if !shared.readiness.is_synced() {
         let why = "the policies in force are not known yet";
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -298,8 +324,7 @@ fn go_duration(text: &str) -> Option<Duration> {
 
 fn too_large(shared: &Shared) -> Response {
     let why = format!("the body has more than {} octets", shared.limits.body_bytes);
-    let status = StatusCode::PAYLOAD_TOO_LARGE;
-    undecided(shared, Undecided::TooLarge, status, &why)
+    undecided(shared, Undecided::TooLarge, StatusCode::BAD_REQUEST, &why)
 }
 
 fn crashed(shared: &Shared, why: &str) -> Response {

@@ -188,7 +188,7 @@ pub const KEYS: &[Key] = &[
         "admission.limits.body_bytes",
         "bytes",
         "`8388608`",
-        "Longest review; a longer one is answered 413",
+        "Longest review; a longer one is answered 400, and the failure policy decides",
     ),
     key(
         "admission.limits.reviews",
