@@ -448,7 +448,8 @@ pub struct DevArgs {
     /// Lifetime of the SVIDs of the example's services: short, so that one sees them renewed
     #[arg(long, default_value = "60s", value_name = "TIME", value_parser = crate::ca::entry::lifetime)]
     pub svid_ttl: std::time::Duration,
-    /// Serve the admission webhook too, for the cluster of this kubeconfig's current context
+    /// Follow the cluster of this kubeconfig's current context in place of the examples: its policies are served, beside
+    /// those of --policies, and an admission webhook judges changes of them
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Address of that webhook

@@ -27,11 +27,16 @@ use tokio::sync::{oneshot, watch};
 use self::identity::Picture;
 use self::webhook::Webhook;
 use crate::args::{DevArgs, GlobalArgs};
-use crate::authz::serve::runtime;
+use crate::authz::serve::{kubernetes, runtime};
 use crate::exit::Exit;
 use crate::out::{self, BAD, BOLD, CAUTION, DIM, GOOD};
 use crate::policy::check::{Tally, count};
 use crate::{logging, shutdown};
+
+/// How long the first look at a cluster may take before it is told that it takes long.
+const FIRST_SNAPSHOT: Duration = Duration::from_secs(30);
+/// What a cluster changes within this time is told as one reload.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// What is served: folders, and the requests to try on them.
 struct Served {
@@ -65,7 +70,8 @@ pub fn run(args: &DevArgs, global: &GlobalArgs) -> anyhow::Result<Exit> {
     } else {
         None
     };
-    let served = if args.policies.is_empty() {
+    // What a cluster has in force is not to be mixed with an example.
+    let served = if args.policies.is_empty() && args.kubeconfig.is_none() {
         let placed = examples::place(&args.dir)?;
         Served {
             policies: vec![placed.folder.clone()],
@@ -87,7 +93,15 @@ async fn serve(
     envoy: Option<&Path>,
 ) -> anyhow::Result<Exit> {
     let stop = shutdown::signal()?;
-    let server = Server::start(options(address, served)).await?;
+    let mut options = options(address, served);
+    let mut source = None;
+    if let Some(kubeconfig) = &args.kubeconfig {
+        let (following, feed) =
+            kubernetes::start(&webhook::cluster(kubeconfig), &options.settings).await?;
+        options.feed = Some(feed);
+        source = Some(following);
+    }
+    let server = Server::start(options).await?;
     let address = server
         .endpoints()
         .find_map(|endpoint| match endpoint {
@@ -108,6 +122,9 @@ async fn serve(
     };
     drop(finish);
     serving.await.context("the service ended")??;
+    if let Some(source) = source {
+        source.stop().await;
+    }
     played
 }
 
@@ -157,8 +174,13 @@ async fn play(
     mut status: watch::Receiver<ReloadStatus>,
     mut picture: Option<&mut Picture>,
 ) -> anyhow::Result<Exit> {
+    if args.kubeconfig.is_some() {
+        let read = status.wait_for(|status| status.revision.is_some());
+        // Whoever waits for longer is told what is missing.
+        let _ = tokio::time::timeout(FIRST_SNAPSHOT, read).await;
+    }
     let first = status.borrow_and_update().clone();
-    introduce(address, served, &first, picture.as_deref())?;
+    introduce(args, address, served, &first, picture.as_deref())?;
     if let Some(example) = &served.example {
         replay::run(address, &example.requests).await?;
     }
@@ -188,11 +210,15 @@ async fn play(
     let mut out = out::stdout();
     writeln!(
         out,
-        "\n{DIM}serving; edit the policies and see them reloaded, Ctrl-C ends{DIM:#}"
+        "\n{DIM}serving; {} the policies and see them reloaded, Ctrl-C ends{DIM:#}",
+        match args.kubeconfig {
+            Some(_) => "apply",
+            None => "edit",
+        }
     )?;
     out.flush()?;
     let followed = tokio::select! {
-        followed = follow(address, served, status, picture) => followed.map(|()| Exit::Yes),
+        followed = follow(args, address, served, status, picture) => followed.map(|()| Exit::Yes),
         () = ended(&mut running) => Err(anyhow::anyhow!("Envoy has ended by itself")),
     };
     if let Some(envoy) = &mut running {
@@ -248,6 +274,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn introduce(
+    args: &DevArgs,
     address: SocketAddr,
     served: &Served,
     status: &ReloadStatus,
@@ -259,16 +286,25 @@ fn introduce(
         "{BOLD}Portcullis {}{BOLD:#}\n",
         env!("CARGO_PKG_VERSION")
     )?;
-    let paths: Vec<String> = served
+    let mut paths: Vec<String> = served
         .policies
         .iter()
         .map(|path| path.display().to_string())
         .collect();
-    let told = match &served.example {
-        Some(placed) if placed.found => "found there and kept; edit them",
-        Some(_) => "shipped examples, written for you to edit",
-        None => "yours",
+    let told = match (&served.example, &args.kubeconfig) {
+        (Some(placed), _) if placed.found => "found there and kept; edit them",
+        (Some(_), _) => "shipped examples, written for you to edit",
+        (None, Some(_)) if paths.is_empty() => "as the API server has them",
+        (None, Some(_)) => "yours, beside those of the API server",
+        (None, None) => "yours",
     };
+    if let Some(kubeconfig) = &args.kubeconfig {
+        paths.push(format!("the cluster of {}", kubeconfig.display()));
+        if status.revision.is_none() {
+            let why = "the cluster was not read yet: every request is denied until it is";
+            writeln!(out, "  {BAD}waiting{BAD:#}   {why}")?;
+        }
+    }
     writeln!(out, "  policies  {} {DIM}({told}){DIM:#}", paths.join(" "))?;
     write_status(&mut out, status)?;
     writeln!(out, "  serving   ext_authz on {GOOD}{address}{GOOD:#}")?;
@@ -323,6 +359,7 @@ fn write_status(out: &mut impl std::io::Write, status: &ReloadStatus) -> std::io
 
 /// Tells of every reload and replays the requests on what is in force then.
 async fn follow(
+    args: &DevArgs,
     address: SocketAddr,
     served: &Served,
     mut status: watch::Receiver<ReloadStatus>,
@@ -336,6 +373,10 @@ async fn follow(
                 Err(_) => return Ok(()),
             },
             ended = live(&mut picture) => return ended,
+        }
+        if args.kubeconfig.is_some() {
+            // Pods come and go in a cluster: what changes together is told together.
+            tokio::time::sleep(TOGETHER).await;
         }
         let now = status.borrow_and_update().clone();
         let mut out = out::stdout();

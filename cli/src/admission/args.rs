@@ -40,6 +40,9 @@ pub struct WebhookConfigArgs {
     /// Which configuration to read.
     #[command(flatten)]
     pub config: ConfigArg,
+    /// Name of the configuration; in place of `admission.webhook_configuration`
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
     /// Our own namespace, which is never sent to us; in place of `admission.namespace`
     #[arg(long, value_name = "NAME")]
     pub namespace: Option<String>,

@@ -34,7 +34,11 @@ pub fn run(args: &WebhookConfigArgs) -> anyhow::Result<Exit> {
         },
     };
     let options = Options {
-        name: config.webhook_configuration.unwrap_or(usual.name),
+        name: args
+            .name
+            .clone()
+            .or(config.webhook_configuration)
+            .unwrap_or(usual.name),
         destination,
         namespace,
         service_account: Some(args.service_account.clone()),

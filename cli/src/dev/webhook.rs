@@ -1,7 +1,7 @@
 //! The admission webhook of `dev`, for the cluster of a kubeconfig.
 
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,8 +10,20 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::admission::serve::start;
-use crate::config::{Config, KubernetesConfig};
+use crate::config::{AdmissionConfig, CertificateConfig, Config, KubernetesConfig, Statuses};
 use crate::out::{self, BOLD, DIM};
+
+/// Name of the webhook configuration, and the Secret with its authority.
+const NAME: &str = "portcullis-dev";
+
+/// How the cluster of `kubeconfig` is followed: nobody writes to it what a passer-by decides.
+pub fn cluster(kubeconfig: &Path) -> KubernetesConfig {
+    KubernetesConfig {
+        kubeconfig: Some(kubeconfig.to_owned()),
+        status: Statuses::None,
+        ..KubernetesConfig::default()
+    }
+}
 
 /// A webhook in this process.
 pub struct Webhook {
@@ -26,20 +38,30 @@ impl Webhook {
     /// When there is no way to the cluster, or the address cannot be had.
     pub async fn start(kubeconfig: &Path, listen: SocketAddr) -> anyhow::Result<Self> {
         let mut config = Config {
-            kubernetes: Some(KubernetesConfig {
-                kubeconfig: Some(kubeconfig.to_owned()),
-                ..KubernetesConfig::default()
-            }),
+            kubernetes: Some(cluster(kubeconfig)),
             ..Config::default()
         };
-        config.admission.names = vec![listen.ip().to_string()];
-        config.admission.drain_delay = Some(Duration::from_millis(100));
+        config.admission = AdmissionConfig {
+            names: vec![listen.ip().to_string()],
+            // Whatever is installed in the cluster keeps its own.
+            webhook_configuration: Some(NAME.to_owned()),
+            certificate: CertificateConfig::Secret {
+                name: Some(format!("{NAME}-authority")),
+                authority_ttl: None,
+                certificate_ttl: None,
+                lead: None,
+            },
+            management: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0)),
+            propagation: Some(Duration::from_secs(1)),
+            drain_delay: Some(Duration::from_millis(100)),
+            ..config.admission
+        };
         let running = start(&config, Some(listen)).await?;
         let address = running.address().context("the webhook has no address")?;
         let mut out = out::stdout();
         writeln!(
             out,
-            "{BOLD}admission webhook{BOLD:#} at https://{address}\n  {DIM}let the cluster ask it:{DIM:#} portcullis admission webhook-config --url https://{address} --failure-policy ignore | kubectl apply -f -\n"
+            "{BOLD}admission webhook{BOLD:#} at https://{address}\n  {DIM}let the cluster ask it:{DIM:#} portcullis admission webhook-config --name {NAME} --url https://{address} --failure-policy ignore | kubectl apply -f -\n"
         )?;
         out.flush()?;
         let (stop, stopped) = oneshot::channel::<()>();
