@@ -6,6 +6,7 @@
     reason = "tests only: a panic is a failed test"
 )]
 
+pub mod manifest;
 mod policy;
 mod pools;
 mod request;

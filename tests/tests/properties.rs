@@ -9,6 +9,9 @@
     reason = "a panic is a failed test"
 )]
 
+#[path = "properties/judged.rs"]
+mod judged;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
