@@ -7,7 +7,7 @@ mod counts;
 #[path = "source/cut.rs"]
 mod cut;
 #[path = "source/followed.rs"]
-mod followed;
+pub mod followed;
 #[path = "source/holds.rs"]
 mod holds;
 #[path = "source/kinds.rs"]

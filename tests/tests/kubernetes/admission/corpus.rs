@@ -1,27 +1,30 @@
-//! What Istio's own tests expect of its schema and webhook; and random policies: the webhook takes what the engine compiles.
+//! What Istio's own tests expect of its schema and webhook; and random objects: the webhook takes what the engine
+//! runs of what the API server stores.
 
 use std::path::PathBuf;
 
-use portcullis_policy::compile::{Documents, compile};
 use portcullis_policy::document::SourceText;
+use portcullis_policy::live::{Change, ObjectKey, Outcome, Store};
 use portcullis_policy::settings::Settings;
 use portcullis_tests::component::workspace;
-use portcullis_tests::{convert, generate};
+use portcullis_tests::generate::manifest;
 use proptest::strategy::{Strategy as _, ValueTree as _};
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
 use serde_json::{Value, json};
 
 use super::webhook::{Replica, Service, bad, configuration, judged_namespace, path, policy, send};
 use crate::cluster::{self, until};
 
-/// Random worlds whose policies are sent.
-const WORLDS: usize = 40;
+/// Random objects that are the same each time; as many others, or `PROPTEST_CASES`.
+const SAMPLE: usize = 75;
 
 fn plural(object: &Value) -> Option<&'static str> {
     Some(match object["kind"].as_str()? {
         "AuthorizationPolicy" => "authorizationpolicies",
         "PeerAuthentication" => "peerauthentications",
         "RequestAuthentication" => "requestauthentications",
+        "CedarPolicy" => "cedarpolicies",
+        "PolicyTest" => "policytests",
         _ => return None,
     })
 }
@@ -50,57 +53,36 @@ fn corpus() -> Vec<(String, Value)> {
     all
 }
 
-/// True when the engine compiles the object alone.
-fn compiles(object: &Value) -> bool {
-    let source = SourceText {
-        file: "object.json".into(),
+/// True when the engine runs the object, as an API server stores it.
+fn runs(object: &Value) -> bool {
+    let version = object["apiVersion"].as_str().unwrap();
+    let (group, _) = version.split_once('/').unwrap();
+    let meta = |key: &str| object["metadata"][key].as_str().unwrap();
+    let kind = object["kind"].as_str().unwrap();
+    let key = ObjectKey::new(group, kind, meta("namespace"), meta("name"));
+    let text = SourceText {
+        file: key.file(),
         bytes: object.to_string().into_bytes().into(),
     };
-    let documents = Documents {
-        base: vec![source],
-        candidate: None,
-    };
-    compile(&documents, &Settings::default()).is_ok()
+    let mut store = Store::new(Settings::default());
+    store.change([Change::Apply { key, text }]);
+    store
+        .outcomes()
+        .all(|(_, outcome)| *outcome == Outcome::Accepted)
 }
 
-/// Policies that hurt, some of them made wrong in one place.
+/// Random objects: the same ones each time, and others each time.
 fn random() -> Vec<Value> {
-    let mut runner = TestRunner::deterministic();
     let mut all = Vec::new();
-    for n in 0..WORLDS {
-        let scenario = generate::scenario(0)
-            .new_tree(&mut runner)
-            .unwrap()
-            .current();
-        let manifests = convert::manifests(&scenario.world);
-        for (m, mut object) in manifests
-            .into_iter()
-            .filter(|o| plural(o).is_some())
-            .enumerate()
-        {
-            // Rules are what AuthorizationPolicies have; of other kinds they would be pruned.
-            let place = match object["kind"] == "AuthorizationPolicy" {
-                true => (n + m) % 8,
-                false => 7,
-            };
-            match place {
-                0 => object["spec"]["rules"] = Value::Null,
-                1 => {
-                    object["spec"]["rules"] =
-                        json!([{ "from": [{ "source": { "ipBlocks": ["10.0.0.0/33"] } }] }])
-                }
-                2 => {
-                    object["spec"]["rules"] =
-                        json!([{ "to": [{ "operation": { "ports": ["http"] } }] }])
-                }
-                3 => {
-                    object["spec"]["rules"] =
-                        json!([{ "when": [{ "key": "request.header[a]", "values": ["x"] }] }])
-                }
-                _ => {}
-            }
-            all.push(object);
-        }
+    let cases = std::env::var("PROPTEST_CASES").map_or(SAMPLE, |cases| cases.parse().unwrap());
+    for (rng_seed, count) in [(RngSeed::Fixed(6), SAMPLE), (RngSeed::Random, cases)] {
+        let config = Config {
+            rng_seed,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let mut runner = TestRunner::new(config);
+        all.extend((0..count).map(|_| manifest::object().new_tree(&mut runner).unwrap().current()));
     }
     all
 }
@@ -156,37 +138,45 @@ async fn what_istio_refuses_is_refused_and_what_the_engine_compiles_is_taken() {
         "{refused} refused, {taken} taken, {pruned} pruned"
     );
 
-    let (mut by_us, mut accepted) = (0, 0);
+    // What is stored is what a namespace takes in which nobody judges.
+    let free = cluster::namespace(&client, "corpus-free").await;
+    let (mut by_us, mut by_schema, mut accepted) = (0, 0, 0);
     for mut object in random() {
-        object["metadata"] = json!({ "name": "random", "namespace": namespace });
         let plural = plural(&object).unwrap();
-        let said = send(
-            &client,
-            "POST",
-            &path(&namespace, plural, "", "?dryRun=All"),
-            &object,
-        )
-        .await;
+        object["metadata"]["namespace"] = json!(free);
+        let dry = path(&free, plural, "", "?dryRun=All");
+        let stored = send(&client, "POST", &dry, &object).await;
+        assert!(!stored.is_failure(), "{stored:?}\n{object}");
+        object["metadata"]["namespace"] = json!(namespace);
+        let here = path(&namespace, plural, "", "?dryRun=All");
+        let said = send(&client, "POST", &here, &object).await;
         assert!(!said.is_failure(), "{said:?}\n{object}");
-        if said.warnings.iter().any(|w| w.contains("unknown field")) {
+        if stored.status != 201 {
+            // What the schema refuses never gets to a webhook.
+            assert_eq!(said.status, stored.status, "{said:?}\n{object}");
+            by_schema += 1;
             continue;
         }
-        let denied_by_us = said.message().contains("denied the request");
-        match said.status {
-            201 => {
-                assert!(compiles(&object), "{object}");
-                accepted += 1;
-            }
-            // What the schema refuses never gets here.
-            _ if !denied_by_us => assert!(!compiles(&object), "{said:?}\n{object}"),
-            _ => {
-                assert!(!compiles(&object), "{said:?}\n{object}");
-                by_us += 1;
-            }
+        let mut stored = stored.body;
+        stored["metadata"]["namespace"] = json!(namespace);
+        if runs(&stored) {
+            assert_eq!(
+                said.status, 201,
+                "refused, and the engine runs it: {said:?}\n{stored}"
+            );
+            accepted += 1;
+        } else {
+            assert_eq!(
+                said.status, 422,
+                "taken, and the engine does not run it: {said:?}\n{stored}"
+            );
+            assert!(said.message().contains("denied the request"), "{said:?}");
+            by_us += 1;
         }
     }
+    eprintln!("{accepted} taken, {by_us} refused by the webhook, {by_schema} by the schema");
     assert!(
-        by_us > 5 && accepted > 20,
-        "{by_us} refused, {accepted} accepted"
+        by_us > 5 && by_schema > 5 && accepted > 20,
+        "{accepted} taken, {by_us} refused by the webhook, {by_schema} by the schema"
     );
 }

@@ -218,6 +218,8 @@ async fn changes_are_judged_as_clients_send_them() {
         "portcullis_admission_break_glass_total{result=\"granted\"} 1",
         "portcullis_admission_break_glass_total{result=\"refused\"} 1",
         "cause=\"cases_break\"",
+        "portcullis_source_synced 1",
+        "portcullis_source_kind_state{resource=\"pods\",state=\"following\"} 1",
     ] {
         assert!(metrics.contains(wanted), "{wanted}\n{metrics}");
     }

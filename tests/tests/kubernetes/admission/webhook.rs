@@ -29,10 +29,16 @@ pub struct Replica {
 impl Replica {
     /// Starts one with `more` lines under `admission:`; it is not ready yet.
     pub fn start(cluster: &Cluster, folder: &Path, name: &str, more: &str) -> Self {
+        let more = format!("  names: [127.0.0.1]\n{more}");
+        Self::start_named(cluster, folder, name, &more)
+    }
+
+    /// The same, where `more` says for which names its certificate is to hold.
+    pub fn start_named(cluster: &Cluster, folder: &Path, name: &str, more: &str) -> Self {
         let (address, management) = (free_address().unwrap(), free_address().unwrap());
         let config = format!(
             "kubernetes: {{kubeconfig: {}, status: none}}\n\
-             admission:\n  listen: {address}\n  management: {management}\n  namespace: portcullis\n  names: [127.0.0.1]\n\
+             admission:\n  listen: {address}\n  management: {management}\n  namespace: portcullis\n\
              \x20 propagation: 500ms\n  limits: {{drain_delay: 1s, drain: 5s}}\n{more}",
             cluster.server.kubeconfig().display(),
         );
@@ -60,6 +66,16 @@ impl Replica {
     pub fn is_ready(&self) -> bool {
         self.managed("/readyz")
             .is_some_and(|(status, _)| status == 200)
+    }
+
+    /// How many changes it has judged.
+    pub fn judged(&self) -> u64 {
+        let (_, text) = self.managed("/metrics").unwrap_or_default();
+        let counts = text
+            .lines()
+            .filter(|line| line.starts_with("portcullis_admission_decisions_total{"));
+        let counts = counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        counts.sum::<f64>() as u64
     }
 
     /// Waits for readiness.
