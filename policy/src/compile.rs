@@ -136,7 +136,7 @@ impl Compiler {
         }
         let inventory = Inventory::build(&resources, &mesh, settings);
         let set = PolicySet::new(policies, user_policies, &resources, &mesh);
-        diagnostics.extend(diagnose(&set, &inventory, &resources));
+        diagnostics.extend(diagnose(&set, &inventory, &resources, &mesh));
         set.make_ahead(&inventory);
         Ok(Snapshot::new(Parts {
             revision,
@@ -266,11 +266,13 @@ pub(crate) fn diagnose(
     set: &PolicySet,
     inventory: &Inventory,
     resources: &[Arc<Resource>],
+    mesh: &Mesh,
 ) -> Vec<Diagnostic> {
     let user: Vec<_> = set.all_user_policies().cloned().collect();
     let mut found = diagnose_user(&user, inventory);
     found.extend(inventory.diagnose(resources));
     found.extend(set.peer_authentications().diagnose(inventory, resources));
+    check_user(set.all_user_policies(), mesh, resources, &mut found);
     found.extend(lint::place::check(
         set.policies(),
         set,
@@ -278,6 +280,18 @@ pub(crate) fn diagnose(
         resources,
     ));
     found
+}
+
+/// Reports namespaces and service accounts that user policies name and `resources` do not have.
+pub(crate) fn check_user<'u>(
+    user: impl Iterator<Item = &'u Arc<UserPolicy>>,
+    mesh: &Mesh,
+    resources: &[Arc<Resource>],
+    found: &mut Vec<Diagnostic>,
+) {
+    let aliases = mesh.trust_domain_aliases.iter().map(String::as_str);
+    let own: Vec<&str> = aliases.chain([mesh.trust_domain.as_str()]).collect();
+    lint::check_user(user, resources, &mesh.root_namespace, &own, found);
 }
 
 /// What shows when user policies and workloads are looked at together.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 pub use duplicate::duplicates;
 pub(crate) use duplicate::identity;
+pub(crate) use identity::check_user;
 
 use crate::diagnostic::{Diagnostic, Location, code::Code};
 use crate::resource::{AuthorizationPolicy, Metadata, Resource};

@@ -106,6 +106,8 @@ pub struct UserPolicy {
     pub selector: Vec<(String, String)>,
     /// Where its manifest applies; `None` for a policy of a file.
     pub attachment: Option<Arc<Attachment>>,
+    /// Principals that it names.
+    pub principals: Vec<SmolStr>,
     /// True when it holds for every request to what it selects: any principal, any action, no condition.
     pub unconditional: bool,
 }
@@ -165,8 +167,31 @@ pub fn diagnose(policies: &[Arc<UserPolicy>], workloads: &[&Workload]) -> Vec<Di
             policy.reach != Reach::Mesh || policy.selector.len() > attachment.labels().count()
         }
     };
+    // That the manifest selects nothing is said of its selector.
+    let selects = |policy: &UserPolicy| {
+        let selector = policy.attachment.as_ref().and_then(|a| a.selector.as_ref());
+        selector.is_none_or(|selector| {
+            workloads.iter().any(|workload| {
+                let mut labels = selector.match_labels.iter();
+                labels.all(|(k, v)| workload.labels.get(k) == Some(v))
+            })
+        })
+    };
+    // That its scope lies outside its namespace was said where it was read.
+    let outside = |policy: &UserPolicy| match (&policy.reach, &policy.attachment) {
+        (Reach::Namespace(other), Some(own)) => {
+            policy.namespace.is_some() && *other != own.namespace
+        }
+        (Reach::Workload(other), Some(own)) => {
+            let namespace = other.split_once('/').map(|(namespace, _)| namespace);
+            policy.namespace.is_some() && namespace != Some(&own.namespace)
+        }
+        _ => false,
+    };
     let nowhere = policies.iter().filter(|policy| {
         has_own_scope(policy)
+            && selects(policy)
+            && !outside(policy)
             && !workloads
                 .iter()
                 .any(|workload| policy.selects_workload(workload))

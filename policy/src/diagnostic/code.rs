@@ -186,6 +186,8 @@ codes! {
         "HTTP does not allow the character in a name.";
     HOST_NEVER = "PC0133", Warning, "a host that no request has",
         "Hosts are compared with `:authority`, which has neither scheme nor path.";
+    NEVER_MATCHES = "PC0134", Warning, "a field whose `not` excludes all that it names",
+        "The two are ANDed, so nothing matches: an ALLOW rule lets nobody in, a DENY rule stops nobody.";
     PORTS_WITHOUT_SELECTOR = "PC0201", Error, "ports on a PeerAuthentication without a selector",
         "Ports are those of workloads, so a policy for a namespace or the mesh has none.";
     NO_PORTS = "PC0202", Error, "portLevelMtls without a port",
@@ -282,6 +284,8 @@ codes! {
         "The set has workloads, but none that the policy's scope, namespace and selector name.";
     CEDAR_EMPTY = "PC0609", Warning, "a CedarPolicy without a policy",
         "It selects workloads and changes nothing for them: only comments, or nothing at all.";
+    CEDAR_PRINCIPAL = "PC0610", Warning, "a principal without spiffe://",
+        "In Cedar the id of a principal is its whole SPIFFE ID, so without `spiffe://` it is nobody's.";
     CASE_SHAPE = "PC0701", Error, "a case without a request of its own or another's",
         "A case writes its `request`, or is `like` an earlier one with a `change`.";
     CASE_NAME = "PC0702", Error, "a case without a name of its own",

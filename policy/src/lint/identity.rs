@@ -9,6 +9,7 @@ use crate::diagnostic::{Diagnostic, code};
 use crate::document::Excerpt;
 use crate::resource::fields::{self, Form};
 use crate::resource::{AuthorizationPolicy, Located, Resource};
+use crate::user::UserPolicy;
 
 /// Namespaces that every cluster has.
 const BUILT_IN: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -45,6 +46,58 @@ pub(super) fn check(
     }
     for policy in authorization_policies(resources) {
         check_policy(policy, &known, found);
+    }
+}
+
+/// Reports principals of user policies whose namespace or service account does not exist.
+pub(crate) fn check_user<'u>(
+    policies: impl Iterator<Item = &'u Arc<UserPolicy>>,
+    resources: &[Arc<Resource>],
+    root_namespace: &str,
+    trust_domains: &[&str],
+    found: &mut Vec<Diagnostic>,
+) {
+    let mut policies = policies.filter(|p| !p.principals.is_empty()).peekable();
+    if policies.peek().is_none() {
+        return;
+    }
+    let known = Known::build(resources, root_namespace, &[]);
+    for policy in policies {
+        for id in &policy.principals {
+            let Some(named) = id.strip_prefix("spiffe://").and_then(principal) else {
+                continue;
+            };
+            // What a foreign domain holds is not for us to say.
+            let own = named
+                .trust_domain
+                .is_some_and(|td| trust_domains.contains(&td));
+            let (Some(namespace), Some(account), true) = (named.namespace, named.account, own)
+            else {
+                continue;
+            };
+            let diagnostic = if !known.has_namespace(namespace) {
+                let message = format!("no namespace `{}` in this set", Excerpt(namespace));
+                let hint = "check its spelling, or add its Namespace document";
+                code::UNKNOWN_NAMESPACE
+                    .at(policy.rule.at.clone(), message)
+                    .with_hint(hint)
+            } else if !known.has_account(namespace, account) {
+                let account = format!("{}/{}", Excerpt(namespace), Excerpt(account));
+                let message = format!("no service account `{account}` in this set");
+                let hint = "check its spelling, or add its ServiceAccount document";
+                code::UNKNOWN_ACCOUNT
+                    .at(policy.rule.at.clone(), message)
+                    .with_hint(hint)
+            } else {
+                continue;
+            };
+            found.push(match &policy.attachment {
+                Some(a) => diagnostic
+                    .with_resource(format!("CedarPolicy/{}/{}", a.namespace, a.name))
+                    .with_field("spec.policies"),
+                None => diagnostic,
+            });
+        }
     }
 }
 

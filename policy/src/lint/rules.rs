@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::shadow::covers;
 use super::{about, authorization_policies};
 use crate::diagnostic::{Diagnostic, code};
+use crate::lower::layer_7;
 use crate::resource::fields::{self, Field};
-use crate::resource::{AuthorizationPolicy, Resource, RuleSpec};
+use crate::resource::{Action, AuthorizationPolicy, Located, Resource, RuleSpec};
 
 /// Reports rules that are covered by an equal or a plainly wider one.
 pub(super) fn check(resources: &[Arc<Resource>], found: &mut Vec<Diagnostic>) {
@@ -37,10 +39,11 @@ fn check_policy(policy: &AuthorizationPolicy, found: &mut Vec<Diagnostic>) {
         let Some([from, to, when]) = parts else {
             continue;
         };
-        let Some(by) = wider(&seen, [from, to, when], index) else {
+        let Some(rule) = rules.get(index) else {
             continue;
         };
-        let Some(rule) = rules.get(index) else {
+        let by = wider(&seen, [from, to, when], index);
+        let Some(by) = by.or_else(|| covered(policy, rules, index)) else {
             continue;
         };
         found.push(about(
@@ -70,6 +73,64 @@ fn wider(seen: &FxHashMap<[&str; 3], usize>, parts: [&str; 3], index: usize) -> 
         return Some(*other);
     }
     None
+}
+
+/// More rules than these are not held against each other one by one, nor are longer ones.
+const MOST_RULES: usize = 32;
+const MOST_VALUES: usize = 256;
+
+/// A rule whose words match all that those of the rule at `index` match. Of two that match the same, the first stays.
+fn covered(
+    policy: &AuthorizationPolicy,
+    rules: &[Located<Option<RuleSpec>>],
+    index: usize,
+) -> Option<usize> {
+    let narrow = rules.get(index)?.value.as_ref().filter(|r| is_short(r))?;
+    if rules.len() > MOST_RULES {
+        return None;
+    }
+    // ztunnel passes over what is left of a DENY rule of HTTP fields alone: there the narrower one denies more.
+    let at_ztunnel = |wide: &RuleSpec| {
+        policy.action != Action::Deny || layer_7(wide).is_none() || layer_4(narrow) == layer_4(wide)
+    };
+    let mut others = rules.iter().enumerate();
+    let (other, _) = others.find(|(other, rule)| {
+        *other != index
+            && rule.value.as_ref().is_some_and(|wide| {
+                is_short(wide)
+                    && at_ztunnel(wide)
+                    && covers(wide, narrow)
+                    && (*other < index || !covers(narrow, wide))
+            })
+    })?;
+    Some(other)
+}
+
+fn is_short(rule: &RuleSpec) -> bool {
+    let from = rule.from.iter().filter_map(|e| e.value.as_ref());
+    let from = from.flat_map(fields::of_source);
+    let to = rule.to.iter().filter_map(|e| e.value.as_ref());
+    let to = to.flat_map(fields::of_operation);
+    let values: usize = from.chain(to).map(|field| field.values.len()).sum();
+    let when = rule
+        .when
+        .iter()
+        .map(|c| c.values.len() + c.not_values.len());
+    values + when.sum::<usize>() <= MOST_VALUES
+}
+
+/// How many fields and keys of a rule are no HTTP.
+fn layer_4(rule: &RuleSpec) -> usize {
+    let from = rule.from.iter().filter_map(|e| e.value.as_ref());
+    let to = rule.to.iter().filter_map(|e| e.value.as_ref());
+    let fields = from
+        .flat_map(fields::of_source)
+        .chain(to.flat_map(fields::of_operation));
+    let when = rule
+        .when
+        .iter()
+        .filter(|c| !fields::is_http_key(&c.key.value));
+    fields.filter(|f| !f.http && !f.values.is_empty()).count() + when.count()
 }
 
 /// `from`, `to` and `when` as comparable texts, empty for "any"; `None` for a rule that holds

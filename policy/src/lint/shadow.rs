@@ -180,7 +180,7 @@ fn condition_covers(wide: &ConditionMatch, narrow: &ConditionMatch) -> bool {
         && same(&wide.not_values, &narrow.not_values)
 }
 
-fn values_cover(wide: &Values, narrow: &Values, form: Form) -> bool {
+pub(crate) fn values_cover(wide: &Values, narrow: &Values, form: Form) -> bool {
     narrow.iter().all(|narrow| {
         wide.iter()
             .any(|wide| value_covers(&wide.value, &narrow.value, form))

@@ -203,6 +203,37 @@ fn rules_that_add_nothing_are_named() {
 }
 
 #[test]
+fn a_rule_that_another_covers_by_its_words_is_named() {
+    let policy = |action: &str, rules: &[&str]| {
+        let rules: Vec<String> = rules.iter().map(|r| format!("  - {{{r}}}\n")).collect();
+        codes(&format!(
+            "{POLICY}spec:\n  action: {action}\n  rules:\n{}",
+            rules.concat()
+        ))
+    };
+    let get = "to: [{operation: {methods: [GET]}}]";
+    let of = |more: &str| format!("to: [{{operation: {{methods: [GET], {more}}}}}]");
+    assert_eq!(policy("ALLOW", &[get, &of("paths: [/a]")]), [("PC0512", 8)]);
+    assert_eq!(policy("ALLOW", &[&of("paths: [/a]"), get]), [("PC0512", 7)]);
+    let prefix = of("paths: [\"/a*\"]");
+    assert_eq!(
+        policy("ALLOW", &[&prefix, &of("paths: [/a/b]")]),
+        [("PC0512", 8)]
+    );
+    assert_eq!(policy("ALLOW", &[&prefix, &of("paths: [/b]")]), []);
+    assert_eq!(
+        policy(
+            "ALLOW",
+            &[get, "to: [{operation: {methods: [PUT], paths: [/a]}}]"]
+        ),
+        []
+    );
+    // At ztunnel the first denies nothing, the second the port.
+    assert_eq!(policy("DENY", &[get, &of("ports: [\"80\"]")]), []);
+    assert_eq!(policy("DENY", &[get, &of("paths: [/a]")]), [("PC0512", 8)]);
+}
+
+#[test]
 fn an_allow_rule_that_a_deny_covers_is_told() {
     let set = |deny: &str, place: &str, allow: &str| {
         let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n";

@@ -1,6 +1,7 @@
 //! What a change of policies opens or closes, workload by workload.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::ObjectKey;
 use super::denial::Denials;
@@ -9,6 +10,7 @@ use crate::attachment::EnforcementPoint;
 use crate::diagnostic::code::Code;
 use crate::diagnostic::{Diagnostic, Location, code};
 use crate::inventory::{ServiceRef, WorkloadId};
+use crate::lint::place::waypoint::Waypoints;
 use crate::policy_set::{Piece, PolicySet};
 use crate::request::Target;
 use crate::resource::{Resource, Workload};
@@ -39,7 +41,12 @@ pub(super) struct Changed<'c> {
 }
 
 /// What the change of an object to `proposed` opens or closes.
-pub(super) fn of(changed: &Changed<'_>, base: &Snapshot, proposed: &Snapshot) -> Vec<Diagnostic> {
+pub(super) fn of(
+    changed: &Changed<'_>,
+    base: &Snapshot,
+    proposed: &Snapshot,
+    namespaces: &[Arc<Resource>],
+) -> Vec<Diagnostic> {
     let pieces = || changed.before.iter().chain(&changed.after);
     let counts = |piece: &&&Piece| {
         piece.policy.is_some()
@@ -57,8 +64,9 @@ pub(super) fn of(changed: &Changed<'_>, base: &Snapshot, proposed: &Snapshot) ->
         denials: Denials::of(changed),
         ..Effect::default()
     };
+    let waypoints = Waypoints::build(namespaces);
     for (id, workload) in proposed.inventory().workloads() {
-        effect.look(id, workload, changed, base, proposed);
+        effect.look((id, workload), changed, base, proposed, &waypoints);
     }
     effect.told(changed)
 }
@@ -77,11 +85,11 @@ struct Effect<'c> {
 impl Effect<'_> {
     fn look(
         &mut self,
-        id: WorkloadId,
-        workload: &Workload,
+        (id, workload): (WorkloadId, &Workload),
         changed: &Changed<'_>,
         base: &Snapshot,
         proposed: &Snapshot,
+        waypoints: &Waypoints<'_>,
     ) {
         let (target, _) = proposed.inventory().auto_target(id);
         let root_namespace = proposed.mesh().root_namespace.as_str();
@@ -116,7 +124,7 @@ impl Effect<'_> {
         };
         look_at(point(None));
         if target == Target::Waypoint {
-            for service in services(changed, proposed) {
+            for service in services(changed, proposed, waypoints, workload) {
                 look_at(point(Some(service)));
             }
         }
@@ -187,18 +195,37 @@ fn reaches(piece: &Piece, point: &EnforcementPoint<'_>) -> bool {
         || piece.closing.as_ref().is_some_and(|c| c.closes(point))
 }
 
-/// The services that the changed policies name.
-fn services<'s>(changed: &Changed<'_>, proposed: &'s Snapshot) -> Vec<ServiceRef<'s>> {
-    let pieces = changed.before.iter().chain(&changed.after);
-    let manifests = pieces.filter_map(|piece| piece.policy.as_ref()?.manifest());
-    let names: BTreeSet<&str> = manifests
-        .flat_map(|manifest| &manifest.target_refs)
+/// The services that the changed policies name and the waypoint may serve.
+fn services<'s>(
+    changed: &Changed<'_>,
+    proposed: &'s Snapshot,
+    waypoints: &Waypoints<'_>,
+    waypoint: &Workload,
+) -> Vec<ServiceRef<'s>> {
+    let pieces = || changed.before.iter().chain(&changed.after);
+    let manifests = pieces().filter_map(|piece| piece.policy.as_ref()?.manifest());
+    let of_manifests = manifests.flat_map(|manifest| &manifest.target_refs);
+    let user = pieces().flat_map(|piece| &piece.user);
+    let of_user = user.filter_map(|user| Some(&user.attachment.as_ref()?.target_refs));
+    let names: BTreeSet<&str> = of_manifests
+        .chain(of_user.flatten())
         .map(|target| target.name.as_str())
         .collect();
-    let services = proposed.inventory().services().map(|(_, service)| service);
-    services
-        .filter(|service| names.contains(service.name))
-        .collect()
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let inventory = proposed.inventory();
+    let named = inventory
+        .services()
+        .filter(|(_, service)| names.contains(service.name));
+    let served = named.filter(
+        |(id, _)| match inventory.service_resource(*id).map(AsRef::as_ref) {
+            Some(Resource::Service(service)) => waypoints.may_serve(waypoint, &service.meta),
+            Some(Resource::ServiceEntry(entry)) => waypoints.may_serve(waypoint, &entry.meta),
+            _ => false,
+        },
+    );
+    served.map(|(_, service)| service).collect()
 }
 
 fn name(point: &EnforcementPoint<'_>) -> String {

@@ -191,6 +191,7 @@ impl Engine {
         let user = changed().flat_map(Content::all_pieces);
         let user: Vec<_> = user.flat_map(|piece| piece.user.iter().cloned()).collect();
         found.extend(compile::diagnose_user(&user, &self.inventory));
+        compile::check_user(user.iter(), &self.mesh, &all, &mut found);
         found.extend(self.inventory.diagnose(&resources));
         let policies = changed().flat_map(Content::all_pieces);
         let policies = policies.filter_map(|piece| piece.policy.as_ref());
@@ -208,6 +209,15 @@ impl Engine {
     /// What an object brings.
     pub(super) fn content(&self, file: &str) -> Option<&Content> {
         Some(&self.documents.objects.get(file)?.content)
+    }
+
+    /// Every Namespace.
+    pub(super) fn namespaces(&self) -> Vec<Arc<Resource>> {
+        let of_files = self.documents.files.iter();
+        let objects = self.documents.objects.iter().map(|(_, e)| &e.content);
+        let resources = of_files.chain(objects).flat_map(|c| &c.read.resources);
+        let namespaces = resources.filter(|r| matches!(r.as_ref(), Resource::Namespace(_)));
+        namespaces.cloned().collect()
     }
 
     /// Every MeshConfig, in the order of the documents.
@@ -264,7 +274,12 @@ impl Lint for Whole {
         found.extend(compile::lint_all(&resources, &parts.mesh, &self.settings));
         let of_cedar = contents.iter().flat_map(|c| &c.of_cedar);
         found.extend(of_cedar.cloned());
-        found.extend(compile::diagnose(&parts.set, &parts.inventory, &resources));
+        found.extend(compile::diagnose(
+            &parts.set,
+            &parts.inventory,
+            &resources,
+            &parts.mesh,
+        ));
         found
     }
 }

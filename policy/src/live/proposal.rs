@@ -52,6 +52,7 @@ pub(super) fn of(store: &mut Store, changes: &[Change]) -> Result<Proposal, Vec<
         };
         (snapshot, diagnostics)
     };
+    let namespaces = store.engine.namespaces();
     for ((key, after), before) in contents.iter().zip(&before) {
         let changed = Changed {
             key,
@@ -60,7 +61,7 @@ pub(super) fn of(store: &mut Store, changes: &[Change]) -> Result<Proposal, Vec<
                 .map_or_else(Vec::new, |content| content.all_pieces()),
             after: after.all_pieces(),
         };
-        diagnostics.extend(effect::of(&changed, &base, &snapshot));
+        diagnostics.extend(effect::of(&changed, &base, &snapshot, &namespaces));
     }
     Ok(Proposal {
         snapshot,

@@ -206,8 +206,38 @@ impl Reader<'_> {
             selector,
             attachment: self.attachment.cloned(),
             unconditional: self.is_unconditional(),
+            principals: self.principals(),
         };
         Ok((policy, warnings))
+    }
+
+    /// Ids of the workloads that `principal` is compared with, in the scope and by `==` in conditions.
+    fn principals(&self) -> Vec<SmolStr> {
+        let id = |uid: &ast::EntityUID| SmolStr::from(AsRef::<str>::as_ref(uid.eid()));
+        let mut found = Vec::new();
+        if let PrincipalOrResourceConstraint::Eq(EntityReference::EUID(uid)) =
+            self.template.principal_constraint().as_inner()
+        {
+            found.push(id(uid));
+        }
+        let conditions = self.template.non_scope_constraints().into_iter();
+        for expr in conditions.flat_map(Expr::subexpressions) {
+            let ExprKind::BinaryApp {
+                op: BinaryOp::Eq,
+                arg1,
+                arg2,
+            } = expr.expr_kind()
+            else {
+                continue;
+            };
+            if let (ExprKind::Var(Var::Principal), ExprKind::Lit(Literal::EntityUID(uid)))
+            | (ExprKind::Lit(Literal::EntityUID(uid)), ExprKind::Var(Var::Principal)) =
+                (arg1.expr_kind(), arg2.expr_kind())
+            {
+                found.push(id(uid));
+            }
+        }
+        found
     }
 
     /// True for `permit (principal, action, …);` and `forbid (principal, action, …);`.
@@ -238,6 +268,22 @@ impl Reader<'_> {
                 format!("the scope of this {what} lies outside namespace `{own}`: it never holds");
             let hint = "a CedarPolicy reaches its own namespace only: move it, or mend the scope";
             warnings.push(self.report(&code::CEDAR_NOWHERE, message).with_hint(hint));
+        }
+        for id in self.principals() {
+            let parts: Vec<&str> = id.split('/').collect();
+            if let [trust_domain, "ns", _, "sa", _] = parts.as_slice()
+                && !trust_domain.contains(':')
+            {
+                let message = format!(
+                    "`Workload::\"{}\"` is no principal: this {what} never holds for it",
+                    Excerpt(&id)
+                );
+                let hint = format!(
+                    "the id of a principal is its SPIFFE ID: write `Workload::\"spiffe://{}\"`",
+                    Excerpt(&id)
+                );
+                warnings.push(self.report(&code::CEDAR_PRINCIPAL, message).with_hint(hint));
+            }
         }
         if *reach == Reach::Mesh && !selects && namespace.is_none() {
             let message = format!("this {what} applies to every workload of the mesh");

@@ -64,6 +64,92 @@ fn policy(spec: &str) -> String {
 const ECHO: &str = "selector: {matchLabels: {app: echo}}";
 
 #[test]
+fn a_field_that_its_not_excludes_is_told() {
+    let told = |rule: &str| {
+        let text = policy(&format!("rules: [{{{rule}}}]"));
+        let read = portcullis_policy::resource::read(&source("p.yaml", text.as_bytes()));
+        let found = read.diagnostics.iter();
+        found.filter(|d| d.code == "PC0134").count()
+    };
+    let operation = |words: &str| format!("to: [{{operation: {{{words}}}}}]");
+    let from = |words: &str| format!("from: [{{source: {{{words}}}}}]");
+    let when = |words: &str| format!("when: [{{key: \"request.headers[a]\", {words}}}]");
+    for never in [
+        operation("methods: [GET], notMethods: [GET]"),
+        operation("methods: [GET, PUT], notMethods: [PUT, GET, HEAD]"),
+        operation("paths: [/a/b], notPaths: [\"/a*\"]"),
+        operation("hosts: [h], notHosts: [h]"),
+        operation("ports: [\"80\"], notPorts: [\"80\"]"),
+        from("principals: [td/ns/a/sa/b], notPrincipals: [\"*\"]"),
+        from("namespaces: [a], notNamespaces: [a]"),
+        from("requestPrincipals: [i/s], notRequestPrincipals: [i/s]"),
+        from("ipBlocks: [10.0.0.0/8], notIpBlocks: [10.0.0.0/8]"),
+        when("values: [b], notValues: [b]"),
+    ] {
+        assert_eq!(told(&never), 1, "{never}");
+    }
+    for sometimes in [
+        operation("methods: [GET, PUT], notMethods: [GET]"),
+        operation("paths: [\"/a*\"], notPaths: [/a/b]"),
+        from("namespaces: [a], notPrincipals: [a]"),
+        when("values: [b, c], notValues: [b]"),
+    ] {
+        assert_eq!(told(&sometimes), 0, "{sometimes}");
+    }
+}
+
+#[test]
+fn principals_of_cedar_are_held_against_who_is_there() {
+    let told = |principal: &str, selector: &str, scope: &str| {
+        let cedar = format!(
+            "apiVersion: portcullis.dev/v1alpha1\nkind: CedarPolicy\nmetadata: {{name: c, namespace: shop}}\nspec:\n  \
+             selector: {{matchLabels: {{app: {selector}}}}}\n  policies: |\n    \
+             permit (principal == Workload::\"{principal}\", action, {scope});"
+        );
+        let account =
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: cart, namespace: shop}";
+        let text = [pod("shop", "echo", ""), account.to_owned(), cedar].join("\n---\n");
+        let documents = Documents {
+            base: vec![source("set.yaml", text.as_bytes())],
+            candidate: None,
+        };
+        let snapshot =
+            compile(&documents, &Settings::default()).unwrap_or_else(|e| panic!("{e:#?}"));
+        let found: Vec<_> = snapshot.diagnostics().iter().map(|d| d.code).collect();
+        found
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(
+        told("spiffe://cluster.local/ns/shop/sa/cart", "echo", "resource"),
+        none
+    );
+    assert_eq!(
+        told("spiffe://cluster.local/ns/shop/sa/crat", "echo", "resource"),
+        ["PC0508"]
+    );
+    assert_eq!(
+        told("spiffe://other/ns/shop/sa/crat", "echo", "resource"),
+        none
+    );
+    assert_eq!(
+        told("cluster.local/ns/shop/sa/cart", "echo", "resource"),
+        ["PC0610"]
+    );
+    assert_eq!(
+        told("cart.shop.example", "echo", "resource"),
+        none,
+        "a DNS name"
+    );
+    // One cause, one warning.
+    let cart = "spiffe://cluster.local/ns/shop/sa/cart";
+    assert_eq!(told(cart, "ecko", "resource"), ["PC0504"]);
+    assert_eq!(
+        told(cart, "echo", "resource in Namespace::\"bar\""),
+        ["PC0608"]
+    );
+}
+
+#[test]
 fn http_fields_on_a_tcp_port_are_told() {
     let pod = pod(
         "shop",

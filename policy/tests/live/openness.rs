@@ -105,3 +105,53 @@ fn a_deny_of_everything_is_told_wherever_it_shuts() {
     let some = authorization("shop", "d", &format!(r#"{{"action":"DENY",{GET}}}"#));
     assert_eq!(effects(&mut store, some), []);
 }
+
+#[test]
+fn a_target_is_named_at_its_own_waypoint_alone() {
+    let object = |kind: (&str, &str), namespace: &str, name: &str, labels: &str, spec: &str| {
+        let (group, kind) = kind;
+        let api = if group.is_empty() {
+            "v1".to_owned()
+        } else {
+            format!("{group}/v1")
+        };
+        let text = format!(
+            r#"{{"apiVersion":"{api}","kind":"{kind}","metadata":{{"name":"{name}","namespace":"{namespace}","labels":{labels}}},"spec":{spec}}}"#
+        );
+        change(ObjectKey::new(group, kind, namespace, name), &text)
+    };
+    let gateway = ("gateway.networking.k8s.io", "Gateway");
+    let waypoint = r#"{"gateway.networking.k8s.io/gateway-name":"w"}"#;
+    let used = r#"{"istio.io/use-waypoint":"w"}"#;
+    let mut store = cluster();
+    store.change([
+        change(
+            ObjectKey::new("", "Namespace", "", "shop"),
+            r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"shop"}}"#,
+        ),
+        object(
+            gateway,
+            "shop",
+            "w",
+            "{}",
+            r#"{"gatewayClassName":"istio-waypoint"}"#,
+        ),
+        object(("", "Pod"), "shop", "w-1", waypoint, "{}"),
+        object(("", "Service"), "shop", "api", used, "{}"),
+        object(("", "Service"), "shop", "web", "{}", "{}"),
+    ]);
+    let target = |service: &str| {
+        let spec = format!(r#"{{"targetRefs":[{{"kind":"Service","name":"{service}"}}],{GET}}}"#);
+        authorization("shop", "t", &spec)
+    };
+    let bound = effects(&mut store, target("api"));
+    assert_eq!(codes(&bound), ["PC0521"]);
+    assert!(
+        bound[0].1.contains("`service/shop/api at pod/shop/w-1`"),
+        "{bound:?}"
+    );
+    assert_eq!(effects(&mut store, target("web")), []);
+    let proposal = store.propose(&[target("web")]).unwrap();
+    let found = proposal.diagnostics.iter();
+    assert_eq!(found.filter(|d| d.code == "PC0516").count(), 1);
+}

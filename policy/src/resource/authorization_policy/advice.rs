@@ -2,6 +2,7 @@
 
 use super::{Places, values};
 use crate::diagnostic::{Diagnostic, Severity, code};
+use crate::lint::shadow::values_cover;
 use crate::resource::fields::{self, Field, Form};
 use crate::resource::path::Path;
 use crate::resource::reader::Reader;
@@ -70,12 +71,49 @@ fn check_source(source: &SourceMatch, action: Action, path: &Path<'_>, reader: &
     for field in &all {
         each(field, action, &path.key(field.name), reader);
     }
+    contradictions(&all, path, reader);
     let set = || all.iter().filter(|field| !field.values.is_empty());
     let excluded = set().find(|f| f.is_negated() && f.identity && !is_presence(f));
     let named = set().any(|f| f.identity && !f.is_negated());
     if let (Some(field), false, Action::Allow) = (excluded, named, action) {
         only_negated(field, &path.key(field.name), reader);
     }
+}
+
+/// Each field stands before its `not`.
+fn contradictions(fields: &[Field<'_>], path: &Path<'_>, reader: &mut Reader<'_>) {
+    let (pairs, _) = fields.as_chunks::<2>();
+    for [positive, negative] in pairs {
+        contradiction(positive, negative, path, reader);
+    }
+}
+
+/// More values than these are not held against each other.
+const MOST_VALUES: usize = 64;
+
+/// Nothing is left of what a field names, where its `not` excludes all of it.
+fn contradiction(
+    positive: &Field<'_>,
+    negative: &Field<'_>,
+    path: &Path<'_>,
+    reader: &mut Reader<'_>,
+) {
+    let (named, excluded) = (positive.values, negative.values);
+    let Some(first) = named.first() else { return };
+    let few = named.len().max(excluded.len()) <= MOST_VALUES;
+    if !few || excluded.is_empty() || !values_cover(excluded, named, positive.form) {
+        return;
+    }
+    reader.report(
+        &code::NEVER_MATCHES,
+        first.at.clone(),
+        &path.key(positive.name),
+        format!(
+            "`{}` excludes all that `{}` names: this never matches",
+            negative.name, positive.name
+        ),
+        "keep one of the two",
+    );
 }
 
 /// `["*"]`: "no identity at all" is meant when negated.
@@ -105,9 +143,11 @@ fn check_operation(
     path: &Path<'_>,
     reader: &mut Reader<'_>,
 ) {
-    for field in &fields::of_operation(operation) {
+    let all = fields::of_operation(operation);
+    for field in &all {
         each(field, action, &path.key(field.name), reader);
     }
+    contradictions(&all, path, reader);
 }
 
 fn check_condition(
@@ -132,6 +172,7 @@ fn check_condition(
     for field in [&positive, &negative] {
         each(field, action, &path.key(field.name), reader);
     }
+    contradiction(&positive, &negative, path, reader);
     let optional = negative.identity || key.starts_with("request.headers");
     if action == Action::Allow && optional && condition.values.is_empty() && !is_presence(&negative)
     {
