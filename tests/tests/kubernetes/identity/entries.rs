@@ -215,6 +215,8 @@ async fn a_labelled_pod_gets_its_identity_without_a_person() {
     // What is not supported is refused, and says so where it was applied.
     let piped =
         json!({ "spiffeIDTemplate": "spiffe://{{ .TrustDomain }}/{{ .PodMeta.Name | upper }}" });
+    // A definition that takes any field: ours would drop what it does not know.
+    define_with(&client, free()).await;
     apply(&client, "piped", piped).await;
     let why = condition(&client, "piped", "Accepted", "False").await;
     assert!(
