@@ -155,7 +155,7 @@ fn agrees(object: &Value) -> Result<bool, TestCaseError> {
     let outcome = live.outcomes().find(|(of, _)| **of == key).unwrap().1;
     match outcome {
         Outcome::Accepted => prop_assert!(allowed, "the engine runs what is refused: {verdict:#?}"),
-        Outcome::Closed { diagnostics } => {
+        Outcome::Closed { diagnostics } | Outcome::LeftOut { diagnostics } => {
             prop_assert!(
                 !allowed,
                 "the engine does not run what is allowed: {diagnostics:#?}"
