@@ -62,7 +62,10 @@ impl From<ApiPod> for Pod {
             pod.status.unwrap_or_default(),
         );
         let owners = meta.owner_references.unwrap_or_default();
-        let is_of_node = owners.iter().any(|owner| owner.kind == "Node");
+        let node = spec.node_name.unwrap_or_default();
+        let is_of_node = owners
+            .iter()
+            .any(|owner| owner.kind == "Node" && owner.api_version == "v1" && owner.name == node);
         let mut annotations = meta.annotations.unwrap_or_default();
         // Others than nodes may write the annotation, but a node owns its copies of static pods.
         let hash = annotations.remove(MIRROR).filter(|_| is_of_node);
@@ -82,7 +85,7 @@ impl From<ApiPod> for Pod {
             hash,
             is_over: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             service_account: spec.service_account_name.unwrap_or_default(),
-            node: spec.node_name.unwrap_or_default(),
+            node,
             labels: meta.labels.unwrap_or_default(),
             owners: owners
                 .into_iter()
@@ -290,7 +293,14 @@ mod tests {
         let mut mirror = blog();
         mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "1f4d"});
         assert_eq!(pod(mirror.clone()).hash, None);
-        mirror["metadata"]["ownerReferences"][0]["kind"] = "Node".into();
+        let node = mirror["spec"]["nodeName"].clone();
+        let owner = |version: &str, name: serde_json::Value| json!([{"apiVersion": version, "kind": "Node", "name": name, "uid": "n"}]);
+        // A kind of that name in another group, and another node, are not it.
+        mirror["metadata"]["ownerReferences"] = owner("example.com/v1", node.clone());
+        assert_eq!(pod(mirror.clone()).hash, None);
+        mirror["metadata"]["ownerReferences"] = owner("v1", "other".into());
+        assert_eq!(pod(mirror.clone()).hash, None);
+        mirror["metadata"]["ownerReferences"] = owner("v1", node);
         assert_eq!(pod(mirror).hash.as_deref(), Some("1f4d"));
     }
 
