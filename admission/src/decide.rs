@@ -15,7 +15,7 @@ use crate::enforcement::{Enforcement, InNamespace, Level};
 use crate::in_force::{InForce, Proposed};
 use crate::judge::{CaseOutcome, Flows, Judge};
 use crate::object::Object;
-use crate::review::{Operation, Refusal, Request, excerpt};
+use crate::review::{Details, Operation, Refusal, Request, excerpt};
 use crate::tell;
 use crate::verdict::{Cause, Verdict};
 
@@ -303,8 +303,8 @@ impl Admission {
         let subject = format!("{} {}/{}", key.kind, key.namespace, key.name);
         let refused = match (refusing.is_empty(), breaks) {
             (true, false) => None,
-            (true, true) => Some((Cause::CasesBreak, 403, "Forbidden")),
-            (false, _) => Some((Cause::Invalid, 422, "Invalid")),
+            (true, true) => Some(Cause::CasesBreak),
+            (false, _) => Some(Cause::Invalid),
         };
         let told = breaks.then_some(&flips);
         let mut verdict = match (refused, &claim) {
@@ -326,13 +326,16 @@ impl Admission {
                 verdict.note("break-glass", reason);
                 verdict
             }
-            (Some((cause, code, reason)), _) => {
+            (Some(cause), _) => {
                 let mut verdict = Verdict::plain(cause);
-                verdict.answer.refusal = Some(Refusal {
-                    code,
-                    reason,
-                    message: tell::refusal(&subject, &refusing, told),
-                });
+                let details = Details {
+                    name: key.name.to_string(),
+                    group: key.group.to_string(),
+                    kind: key.kind.to_string(),
+                    causes: tell::causes(&refusing, told),
+                };
+                let message = tell::refusal(&subject, &refusing, told);
+                verdict.answer.refusal = Some(Refusal::forbidden(message, Some(details)));
                 verdict
             }
         };
@@ -386,11 +389,7 @@ fn other_kind(request: &Request) -> Verdict {
 
 fn refused_claim(why: &str) -> Verdict {
     let mut verdict = Verdict::plain(Cause::BreakGlassRefused);
-    verdict.answer.refusal = Some(Refusal {
-        code: 403,
-        reason: "Forbidden",
-        message: why.to_owned(),
-    });
+    verdict.answer.refusal = Some(Refusal::forbidden(why.to_owned(), None));
     verdict.break_glass = Some(why.to_owned());
     verdict.note("break-glass-refused", why);
     verdict

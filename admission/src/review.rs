@@ -262,6 +262,56 @@ pub struct Refusal {
     pub reason: &'static str,
     /// What a person reads.
     pub message: String,
+    /// What a program reads.
+    pub details: Option<Details>,
+}
+
+impl Refusal {
+    /// As other validating webhooks refuse: `kubectl` prints the message of `Forbidden` whole, and none that comes with
+    /// `Invalid`, which is for the API server's own validation.
+    #[must_use]
+    pub fn forbidden(message: String, details: Option<Details>) -> Self {
+        Self {
+            code: 403,
+            reason: "Forbidden",
+            message,
+            details,
+        }
+    }
+}
+
+/// Which object is refused, and why: metav1.StatusDetails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Its name.
+    pub name: String,
+    /// Its API group.
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// Each finding that refuses it.
+    pub causes: Vec<DetailCause>,
+}
+
+/// One reason for a refusal: metav1.StatusCause.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DetailCause {
+    /// A diagnostic's code, or `PolicyTest`.
+    pub reason: String,
+    /// What is wrong.
+    pub message: String,
+    /// Path of the field; empty where no field is at fault.
+    pub field: String,
+}
+
+impl Details {
+    fn to_json(&self) -> Value {
+        let causes = self.causes.iter().map(|cause| {
+            json!({ "reason": cause.reason, "message": cause.message, "field": cause.field })
+        });
+        let causes: Vec<Value> = causes.collect();
+        json!({ "name": self.name, "group": self.group, "kind": self.kind, "causes": causes })
+    }
 }
 
 /// The answer to one question.
@@ -282,10 +332,13 @@ impl Answer {
         let mut response = json!({ "uid": uid, "allowed": self.refusal.is_none() });
         if let Some(fields) = response.as_object_mut() {
             if let Some(refusal) = &self.refusal {
-                let status = json!({
+                let mut status = json!({
                     "status": "Failure", "code": refusal.code,
                     "reason": refusal.reason, "message": refusal.message,
                 });
+                if let (Some(status), Some(details)) = (status.as_object_mut(), &refusal.details) {
+                    status.insert("details".to_owned(), details.to_json());
+                }
                 fields.insert("status".to_owned(), status);
             }
             if !self.warnings.is_empty() {

@@ -7,6 +7,7 @@ use portcullis_policy::live::ObjectKey;
 
 use crate::cases::Flips;
 use crate::judge::CaseOutcome;
+use crate::review::DetailCause;
 
 /// Longest warning, in characters: the API server cuts longer ones when there is much to warn about.
 pub const WARNING: usize = 256;
@@ -18,6 +19,8 @@ const REST: usize = 80;
 pub const MESSAGE: usize = 8192;
 /// Longest value of an audit annotation, in characters.
 pub const ANNOTATION: usize = 1024;
+/// Findings that programs are told of.
+const CAUSES: usize = 32;
 /// Cases that are named in one line.
 const NAMED: usize = 3;
 
@@ -120,6 +123,29 @@ pub fn refusal(subject: &str, errors: &[&Diagnostic], flips: Option<&Flips>) -> 
         );
     }
     text
+}
+
+/// The same for programs: the first [`CAUSES`] of what refuses.
+#[must_use]
+pub fn causes(errors: &[&Diagnostic], flips: Option<&Flips>) -> Vec<DetailCause> {
+    let found = errors.iter().map(|error| {
+        let mut message = error.message.clone();
+        if let Some(hint) = &error.hint {
+            let _ = write!(message, "; {hint}");
+        }
+        DetailCause {
+            reason: error.code.to_owned(),
+            message: cut(&one_line(&message), 1024),
+            field: cut(&one_line(error.field.as_deref().unwrap_or_default()), 256),
+        }
+    });
+    let broken = flips.into_iter().flat_map(|flips| &flips.broken);
+    let broken = broken.map(|broken| DetailCause {
+        reason: "PolicyTest".to_owned(),
+        message: cut(&case(broken), 1024),
+        field: String::new(),
+    });
+    found.chain(broken).take(CAUSES).collect()
 }
 
 /// `PolicyTest shop/web, case "x": wants allow, would be deny`.

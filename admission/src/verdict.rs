@@ -132,6 +132,7 @@ impl Verdict {
             code: 400,
             reason: "BadRequest",
             message: tell::cut(why, tell::MESSAGE),
+            details: None,
         });
         verdict
     }

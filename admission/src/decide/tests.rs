@@ -131,7 +131,7 @@ fn what_the_engine_runs_is_accepted_and_what_it_refuses_is_refused_with_every_er
     ] {
         assert!(text.contains(part), "{text}");
     }
-    assert_eq!(verdict.answer.refusal.as_ref().unwrap().code, 422);
+    assert_eq!(verdict.answer.refusal.as_ref().unwrap().code, 403);
     let notes = &verdict.answer.audit_annotations;
     assert_eq!(
         (notes["decision"].as_str(), notes["codes"].as_str()),

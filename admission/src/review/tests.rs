@@ -119,9 +119,19 @@ fn an_object_that_nests_too_deep_is_answered_and_not_followed_down() {
 #[test]
 fn an_answer_is_a_review() {
     let refusal = Refusal {
-        code: 422,
-        reason: "Invalid",
+        code: 403,
+        reason: "Forbidden",
         message: "no".to_owned(),
+        details: Some(Details {
+            name: "web".to_owned(),
+            group: "g".to_owned(),
+            kind: "K".to_owned(),
+            causes: vec![DetailCause {
+                reason: "PC0102".to_owned(),
+                message: "m".to_owned(),
+                field: "spec.rules".to_owned(),
+            }],
+        }),
     };
     let mut answer = Answer {
         refusal: Some(refusal),
@@ -132,7 +142,11 @@ fn an_answer_is_a_review() {
         .audit_annotations
         .insert("decision", "deny".to_owned());
     let said: Value = serde_json::from_slice(&answer.to_json("u")).unwrap();
-    let status = json!({ "status": "Failure", "code": 422, "reason": "Invalid", "message": "no" });
+    let cause = json!({ "reason": "PC0102", "message": "m", "field": "spec.rules" });
+    let details = json!({ "name": "web", "group": "g", "kind": "K", "causes": [cause] });
+    let status = json!({
+        "status": "Failure", "code": 403, "reason": "Forbidden", "message": "no", "details": details,
+    });
     let response = json!({
         "uid": "u", "allowed": false, "status": status, "warnings": ["w"], "auditAnnotations": { "decision": "deny" },
     });

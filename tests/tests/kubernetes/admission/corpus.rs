@@ -109,7 +109,7 @@ async fn what_istio_refuses_is_refused_and_what_the_engine_compiles_is_taken() {
         send(&client, "POST", &probe, &policy("probe", bad()))
             .await
             .status
-            == 422
+            == 403
     })
     .await;
 
@@ -167,7 +167,7 @@ async fn what_istio_refuses_is_refused_and_what_the_engine_compiles_is_taken() {
             accepted += 1;
         } else {
             assert_eq!(
-                said.status, 422,
+                said.status, 403,
                 "taken, and the engine does not run it: {said:?}\n{stored}"
             );
             assert!(said.message().contains("denied the request"), "{said:?}");

@@ -93,7 +93,7 @@ async fn dev_judges_what_is_applied_and_serves_what_it_took() {
     let here = path(&namespace, PLURAL, "", "");
     let said = send(&client, "POST", &here, &policy("worse", bad())).await;
     assert!(
-        said.status == 422 && said.message().contains("PC0102"),
+        said.status == 403 && said.message().contains("PC0102"),
         "{said:?}"
     );
     let deny = json!({

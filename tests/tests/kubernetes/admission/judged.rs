@@ -1,6 +1,12 @@
 //! Good and bad changes, warnings, dry runs, labels, break-glass, cases; and what happens when nobody judges.
 
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
 use kube::Client;
+use portcullis_tests::component;
+use portcullis_tests::process;
 use portcullis_wire::kube::{Cluster as Kubeconfig, config, connect};
 use serde_json::{Value, json};
 
@@ -28,12 +34,35 @@ async fn create(client: &Client, namespace: &str, object: &Value) -> Said {
     send(client, "POST", &path(namespace, PLURAL, "", ""), object).await
 }
 
+/// What a person sees of a refusal.
+fn printed_by_kubectl(cluster: &Cluster, folder: &Path, namespace: &str) {
+    let Some(kubectl) = component::require(component::kubectl()) else {
+        return;
+    };
+    let file = folder.join("worse.yaml");
+    std::fs::write(&file, policy("worse", bad()).to_string()).unwrap();
+    let mut command = Command::new(&kubectl.executable);
+    command.args(["--namespace", namespace, "create", "--filename"]);
+    command.arg(&file).arg("--kubeconfig");
+    command.arg(cluster.server.kubeconfig());
+    command.env("HOME", folder);
+    let said = process::run(&mut command, Duration::from_secs(60)).unwrap();
+    let printed = String::from_utf8_lossy(&said.stderr).into_owned();
+    let wanted = format!(
+        "Error from server (Forbidden): error when creating \"{}\": admission webhook \"policies.portcullis.dev\" \
+         denied the request: AuthorizationPolicy {namespace}/worse: PC0102\n  PC0102: ",
+        file.display()
+    );
+    assert!(printed.starts_with(&wanted), "{printed}");
+    assert!(!said.status.success());
+}
+
 /// Waits until the API server has the webhook.
 async fn asked(client: &Client, namespace: &str) {
     let path = path(namespace, PLURAL, "", "?dryRun=All");
     until("the API server asks the webhook", async || {
         let said = send(client, "POST", &path, &policy("probe", bad())).await;
-        said.status == 422 && said.message().contains("denied the request")
+        said.status == 403 && said.message().contains("denied the request")
     })
     .await;
 }
@@ -69,23 +98,28 @@ async fn changes_are_judged_as_clients_send_them() {
     let said = create(&client, &namespace, &policy("web", good())).await;
     assert_eq!(said.status, 201, "{said:?}");
     let said = create(&client, &namespace, &policy("worse", bad())).await;
-    assert_eq!(said.status, 422, "{said:?}");
+    assert_eq!(said.status, 403, "{said:?}");
     let first = said.message().lines().next().unwrap().to_owned();
     let wanted = format!(
         "admission webhook \"policies.portcullis.dev\" denied the request: AuthorizationPolicy {namespace}/worse: PC0102"
     );
     assert_eq!(first, wanted);
     assert!(said.message().contains("\n  PC0102: "), "{said:?}");
+    assert_eq!(said.body["reason"], "Forbidden", "{said:?}");
+    let cause = &said.body["details"]["causes"][0];
+    assert_eq!(cause["reason"], "PC0102", "{said:?}");
+    assert_eq!(cause["field"], "spec.rules", "{said:?}");
+    printed_by_kubectl(&cluster, &folder, &namespace);
     let patch = json!({ "spec": { "rules": null } });
     let said = send(&client, "PATCH", &at("web", ""), &patch).await;
-    assert_eq!(said.status, 422, "{said:?}");
+    assert_eq!(said.status, 403, "{said:?}");
     let mut replaced = send(&client, "GET", &at("web", ""), &Value::Null)
         .await
         .body;
     assert_eq!(replaced["spec"], good(), "a refused change changes nothing");
     replaced["spec"] = bad();
     let said = send(&client, "PUT", &at("web", ""), &replaced).await;
-    assert_eq!(said.status, 422, "{said:?}");
+    assert_eq!(said.status, 403, "{said:?}");
     let status = json!({ "status": { "conditions": [] } });
     let said = send(&client, "PATCH", &at("web/status", ""), &status).await;
     assert_eq!(said.status, 200, "{said:?}");
@@ -106,7 +140,7 @@ async fn changes_are_judged_as_clients_send_them() {
         &policy("dry", bad()),
     )
     .await;
-    assert_eq!(said.status, 422, "{said:?}");
+    assert_eq!(said.status, 403, "{said:?}");
     assert_eq!(
         send(&client, "GET", &at("dry", ""), &Value::Null)
             .await
@@ -135,7 +169,7 @@ async fn changes_are_judged_as_clients_send_them() {
     let strict = json!({ "rules": [{ "from": [{ "source": source }] }] });
     let said = create(&client, &namespace, &policy("strict", strict.clone())).await;
     assert!(
-        said.status == 422 && said.message().contains("PC0120"),
+        said.status == 403 && said.message().contains("PC0120"),
         "{said:?}"
     );
 
@@ -180,7 +214,7 @@ async fn changes_are_judged_as_clients_send_them() {
         "{said:?}"
     );
     let said = create(&bob, &namespace, &policy("plain", bad())).await;
-    assert_eq!(said.status, 422, "the group alone is not enough: {said:?}");
+    assert_eq!(said.status, 403, "the group alone is not enough: {said:?}");
     let log = replica.daemon.log();
     assert!(
         log.contains("incident 7") && log.contains("break_glass"),

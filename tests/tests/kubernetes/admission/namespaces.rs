@@ -78,7 +78,7 @@ async fn the_label_of_a_new_namespace_counts_for_the_first_policy_in_it() {
         )
         .await;
         assert!(
-            said.status == 422 && said.message().contains("PC0102"),
+            said.status == 403 && said.message().contains("PC0102"),
             "round {round}: {said:?}"
         );
         // So that some are met before the watch and some after.

@@ -45,7 +45,7 @@ impl Applying {
         let task = tokio::spawn(async move {
             let (mut calls, mut failed) = (0, Vec::new());
             while !flag.load(Ordering::SeqCst) {
-                for (spec, wanted) in [(good(), 201), (bad(), 422)] {
+                for (spec, wanted) in [(good(), 201), (bad(), 403)] {
                     let said = send(&client, "POST", &probe, &policy("web", spec)).await;
                     calls += 1;
                     if said.status != wanted || said.is_failure() {
@@ -89,7 +89,7 @@ pub async fn asked(client: &Client, namespace: &str) {
     let probe = path(namespace, PLURAL, "", "?dryRun=All");
     until("the API server asks the webhook", async || {
         let said = send(client, "POST", &probe, &policy("probe", bad())).await;
-        said.status == 422 && said.message().contains("denied the request")
+        said.status == 403 && said.message().contains("denied the request")
     })
     .await;
 }
