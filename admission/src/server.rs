@@ -6,6 +6,7 @@
 //! ```
 
 mod answer;
+mod idle;
 mod management;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::answer::Shared;
 
+use self::idle::Activity;
 use crate::decide::Admission;
 use crate::in_force::InForce;
 use crate::metrics::{Metrics, count};
@@ -48,8 +50,10 @@ pub struct Limits {
     pub connections: usize,
     /// Longest time for one review; shorter where the API server says that it waits less.
     pub deadline: Duration,
-    /// Longest time for a TLS handshake, and for the head of a request.
+    /// Longest time for a TLS handshake, for the first request after it, and for the head of a request.
     pub header_timeout: Duration,
+    /// Longest time that a connection may stay open without another request.
+    pub idle_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -60,6 +64,7 @@ impl Default for Limits {
             connections: 1024,
             deadline: Duration::from_secs(4),
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(300),
         }
     }
 }
@@ -293,7 +298,8 @@ async fn connection(
         .max_header_list_size(u32::try_from(HEAD).unwrap_or(u32::MAX))
         .keep_alive_interval(Some(Duration::from_secs(20)))
         .keep_alive_timeout(Duration::from_secs(20));
-    let service = TowerToHyperService::new(answer::routes(shared));
+    let activity = Activity::new(limits.header_timeout, limits.idle_timeout);
+    let service = TowerToHyperService::new(answer::routes(shared, activity.clone()));
     let serving = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     let ended = tokio::select! {
@@ -301,6 +307,14 @@ async fn connection(
         () = stopped(&mut stop) => {
             serving.as_mut().graceful_shutdown();
             serving.await
+        }
+        () = activity.ended() => {
+            serving.as_mut().graceful_shutdown();
+            // Who says nothing does not say goodbye either.
+            match tokio::time::timeout(limits.header_timeout, serving).await {
+                Ok(ended) => ended,
+                Err(_) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {

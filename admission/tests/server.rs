@@ -399,3 +399,68 @@ async fn a_server_that_is_told_to_stop_answers_what_still_comes_and_then_ends() 
         .unwrap();
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_are_closed_and_reviews_go_on() {
+    let limits = Limits {
+        connections: 60,
+        header_timeout: Duration::from_millis(500),
+        idle_timeout: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let server = start(limits).await;
+    let mut silent = Vec::new();
+    // Nothing at all, no handshake, half a preface, half a head, and a preface whose pings nobody answers.
+    for said in [
+        None,
+        Some(&b""[..]),
+        Some(b"PRI * HTTP/2.0\r\n\r\nSM"),
+        Some(b"POST /validate HTT"),
+        Some(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"),
+    ] {
+        for _ in 0..10 {
+            let Some(said) = said else {
+                let stream = TcpStream::connect(server.address).await.unwrap();
+                silent.push(tokio::spawn(closed(stream)));
+                continue;
+            };
+            let mut stream = server.connect(b"h2").await;
+            stream.write_all(said).await.unwrap();
+            stream.flush().await.unwrap();
+            silent.push(tokio::spawn(closed(stream)));
+        }
+    }
+    let (status, _) = server.review(review(json!({ "rules": [{}] }))).await;
+    assert_eq!(status, 200);
+    // One that was used stays for a while, and goes then.
+    let mut used = server.connect(b"http/1.1").await;
+    let get = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    used.write_all(get).await.unwrap();
+    let started = Instant::now();
+    closed(used).await;
+    assert!(started.elapsed() >= Duration::from_millis(400));
+    for connection in silent {
+        tokio::time::timeout(Duration::from_secs(15), connection)
+            .await
+            .expect("every silent connection is closed")
+            .unwrap();
+    }
+    let (status, _) = server.review(review(json!({ "rules": [{}] }))).await;
+    assert_eq!(status, 200);
+    let open = || server.metrics.connections.load(Ordering::Relaxed);
+    let started = Instant::now();
+    while open() > 0 {
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{} are open",
+            open()
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Returns when the other side has closed the connection.
+async fn closed(mut stream: impl tokio::io::AsyncRead + Unpin) {
+    let mut buffer = [0; 1024];
+    while !matches!(stream.read(&mut buffer).await, Ok(0) | Err(_)) {}
+}

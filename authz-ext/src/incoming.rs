@@ -2,7 +2,6 @@
 
 mod activation;
 mod connection;
-mod prompt;
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +18,6 @@ use crate::limits::{Counters, Load, Open};
 use crate::tls::Material;
 
 pub(crate) use self::connection::{Connection, Socket};
-pub(crate) use self::prompt::Prompt;
 
 /// Rest after a failed accept. The usual cause, too many open files, goes away by itself.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -163,6 +163,9 @@ impl AdminServer {
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let serving = GrpcServer::builder()
             .layer(traced)
+            // An operator's tool that is frozen must not hold its connection for ever.
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .http2_max_header_list_size(64 << 10)
             .add_service(service!(EntryServer))
             .add_service(service!(BundleServer))

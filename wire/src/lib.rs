@@ -12,7 +12,9 @@ mod huffman;
 #[cfg(feature = "kube")]
 pub mod kube;
 pub mod metrics;
+mod prompt;
 mod socket;
 
 pub use authority::AuthorityRepair;
+pub use prompt::Prompt;
 pub use socket::{SocketFile, bind_unix};

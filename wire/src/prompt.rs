@@ -16,13 +16,15 @@ const GREETING: usize = 24 + 9;
 
 /// A connection that ends when its greeting is not there in time.
 #[derive(Debug)]
-pub(crate) struct Prompt<C> {
+pub struct Prompt<C> {
     inner: C,
     wait: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<C> Prompt<C> {
-    pub(crate) fn new(inner: C, limit: Duration) -> Self {
+    /// `inner`, whose greeting is to be there within `limit`; to be made where timers run.
+    #[must_use]
+    pub fn new(inner: C, limit: Duration) -> Self {
         Self {
             inner,
             wait: Some((Box::pin(sleep(limit)), GREETING)),
@@ -81,5 +83,31 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Prompt<C> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_greeting_is_none_and_whoever_has_greeted_may_be_silent() {
+        let limit = Duration::from_secs(10);
+        for said in [0, 1, GREETING - 1] {
+            let (mut client, server) = tokio::io::duplex(64);
+            client.write_all(&vec![0; said]).await.unwrap();
+            let mut all = Vec::new();
+            let ended = Prompt::new(server, limit).read_to_end(&mut all).await;
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            assert_eq!(all.len(), said);
+        }
+        let (mut client, server) = tokio::io::duplex(64);
+        client.write_all(&[0; GREETING]).await.unwrap();
+        let mut prompt = Prompt::new(server, limit);
+        prompt.read_exact(&mut [0; GREETING]).await.unwrap();
+        let silent = tokio::time::timeout(limit * 100, prompt.read_u8()).await;
+        assert!(silent.is_err(), "{silent:?}");
     }
 }

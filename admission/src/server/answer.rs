@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request as HttpRequest, State};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 
+use super::idle::Activity;
 use super::{Limits, Readiness};
 use crate::decide::Admission;
 use crate::in_force::InForce;
@@ -57,10 +59,18 @@ impl Shared {
 }
 
 /// The routes of the listener.
-pub(super) fn routes(shared: Arc<Shared>) -> Router {
+pub(super) fn routes(shared: Arc<Shared>, activity: Activity) -> Router {
     Router::new()
         .route(webhook::PATH, any(validate))
         .fallback(elsewhere)
+        .layer(from_fn(move |request: HttpRequest, next: Next| {
+            let busy = activity.request();
+            async move {
+                let answer = next.run(request).await;
+                drop(busy);
+                answer
+            }
+        }))
         .with_state(shared)
 }
 

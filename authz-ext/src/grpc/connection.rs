@@ -9,6 +9,7 @@ use std::time::Duration;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use portcullis_wire::Prompt;
 use prost::bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,7 +18,7 @@ use tonic::service::Routes;
 
 use super::check::{Asked, Authorization};
 use super::{routes, stopped};
-use crate::incoming::{Connection, Prompt};
+use crate::incoming::Connection;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 

@@ -4,18 +4,23 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use portcullis_wire::AuthorityRepair;
+use portcullis_wire::{AuthorityRepair, Prompt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tonic::transport::server::Connected;
 
 use super::session::Session;
 
+/// Longest time for the greeting of HTTP/2, which its clients send at once: until it is there no ping finds out whether
+/// anybody is.
+const GREETING: Duration = Duration::from_secs(10);
+
 /// One accepted connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: UnixStream,
+    stream: Prompt<UnixStream>,
     repair: AuthorityRepair,
     session: Arc<Session>,
 }
@@ -23,7 +28,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(super) fn new(stream: UnixStream, session: Arc<Session>) -> Self {
         Self {
-            stream,
+            stream: Prompt::new(stream, GREETING),
             repair: AuthorityRepair::default(),
             session,
         }
