@@ -9,6 +9,7 @@ mod cluster_spiffe_id;
 mod controller;
 mod entries;
 pub(crate) mod follow;
+pub(crate) mod object;
 
 use std::sync::Arc;
 

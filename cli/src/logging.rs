@@ -37,10 +37,10 @@ pub fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
              write `{word}=debug`"
         );
     }
-    // The watcher of kube says of each attempt what we say once.
+    // The watcher of kube says of each attempt what we say once, its client the whole of what it cannot read.
     let quiet = match level.contains("kube") {
         true => "",
-        false => ",kube_runtime=error",
+        false => ",kube_runtime=error,kube_client=error",
     };
     let filter = EnvFilter::try_new(format!("{level}{quiet}")).map_err(|error| {
         anyhow::anyhow!(

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::entries::{Entries, PREFIX, Settings, Stats};
 use super::follow::{Event, Following, follow};
+use super::object::Sent;
 use crate::ca::Ca;
 use crate::entry::Entry;
 use crate::observe::cluster::EntriesStatus;
@@ -196,7 +197,7 @@ impl Controller {
         );
     }
 
-    fn api(&self, resource: &ApiResource) -> Api<DynamicObject> {
+    fn api(&self, resource: &ApiResource) -> Api<Sent<DynamicObject>> {
         Api::all_with(self.client.clone(), resource)
     }
 

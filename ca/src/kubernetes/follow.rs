@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt as _;
 
+use super::object::Sent;
+
 /// How long one watch lasts, and how much later than that its end may come.
 const WATCH: Duration = Duration::from_secs(30);
 const LATE: Duration = Duration::from_secs(5);
@@ -168,7 +170,7 @@ enum Failure {
 
 /// Follows what `api` has with the field selector `fields`; never ends.
 pub async fn follow<K>(
-    api: Api<K>,
+    api: Api<Sent<K>>,
     fields: Option<&str>,
     following: &Following,
     mut sink: impl FnMut(Event<K>),
@@ -226,12 +228,12 @@ pub async fn follow<K>(
 }
 
 async fn list<K>(
-    api: &Api<K>,
+    api: &Api<Sent<K>>,
     fields: Option<&str>,
     following: &Following,
 ) -> Result<(Vec<K>, String), Failure>
 where
-    K: Clone + DeserializeOwned + Debug,
+    K: Clone + DeserializeOwned + Debug + ResourceExt,
 {
     let mut params = ListParams::default().limit(PAGE);
     params.field_selector = fields.map(str::to_owned);
@@ -240,7 +242,12 @@ where
         let page = timeout(ANSWER, api.list(&params)).await;
         let page = page.map_err(|_| Failure::Silence)??;
         following.heard();
-        objects.extend(page.items);
+        for object in page.items {
+            match object.read() {
+                Ok(object) => objects.push(object),
+                Err((bare, why)) => unreadable(following, &bare, &why),
+            }
+        }
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => {
@@ -254,7 +261,7 @@ where
 
 /// Watches until the server ends it.
 async fn watch<K>(
-    api: &Api<K>,
+    api: &Api<Sent<K>>,
     fields: Option<&str>,
     version: &mut String,
     following: &Following,
@@ -288,15 +295,34 @@ where
             WatchEvent::Error(status) => return Err(Failure::Server(Error::Api(status))),
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 remember(version, &object);
-                Event::Put(object)
+                match object.read() {
+                    Ok(object) => Event::Put(object),
+                    Err((bare, why)) => {
+                        unreadable(following, &bare, &why);
+                        Event::Gone(bare)
+                    }
+                }
             }
             WatchEvent::Deleted(object) => {
                 remember(version, &object);
+                let (Ok(object) | Err((object, _))) = object.read();
                 Event::Gone(object)
             }
         };
         sink(object);
     }
+}
+
+fn unreadable(following: &Following, object: &impl ResourceExt, cause: &str) {
+    let resource = following.resource;
+    let (namespace, name) = (object.namespace(), object.name_any());
+    tracing::warn!(
+        resource,
+        namespace,
+        name,
+        cause,
+        "an object cannot be read: it is as if it were not there"
+    );
 }
 
 fn remember<K: ResourceExt>(version: &mut String, object: &K) {

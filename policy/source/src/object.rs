@@ -1,4 +1,5 @@
-//! An object as the API server sends it, read no further than is needed.
+//! An object as the API server sends it, read no further than is needed: what stands beside the metadata stays text, so
+//! that one object that nobody can read, nested a thousand levels deep for example, is alone in that and spoils no list.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// An object of any kind; `METADATA` asks the server for nothing but its metadata. What is not named here, such as
 /// `managedFields`, is skipped while reading.
@@ -20,22 +22,22 @@ pub(crate) struct Object<const METADATA: bool> {
 /// What stands beside the metadata.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Body {
-    pub spec: Option<Value>,
-    pub status: Option<Value>,
+    pub spec: Option<Box<RawValue>>,
+    pub status: Option<Box<RawValue>>,
     /// Of ConfigMaps.
-    pub data: Option<Value>,
+    pub data: Option<Box<RawValue>>,
     /// Of EndpointSlices.
-    pub endpoints: Option<Value>,
+    pub endpoints: Option<Box<RawValue>>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Fields {
     metadata: Metadata,
-    spec: Option<Value>,
-    status: Option<Value>,
-    data: Option<Value>,
-    endpoints: Option<Value>,
+    spec: Option<Box<RawValue>>,
+    status: Option<Box<RawValue>>,
+    data: Option<Box<RawValue>>,
+    endpoints: Option<Box<RawValue>>,
 }
 
 impl<'de, const METADATA: bool> Deserialize<'de> for Object<METADATA> {

@@ -1,10 +1,12 @@
 //! From an object to the text that the engine reads: only what it looks at, so that thousands of pods stay small, and a
 //! change of anything else is no change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portcullis_policy::live::ObjectKey;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::kind::{Kind, is_mesh_config};
@@ -55,23 +57,16 @@ pub(crate) fn trim<const METADATA: bool>(
     let key = key(kind, &object.metadata);
     let api_version = kind.api_version(version);
     let conditions = match kind.is_policy {
-        true => object
-            .body
-            .status
-            .as_ref()
-            .and_then(|s| s.get("conditions")),
+        true => object.body.status.as_deref().and_then(conditions),
         false => None,
     };
-    let conditions = conditions.map(|conditions| Arc::new(conditions.clone()));
-    let mut whole = json!({
-        "apiVersion": api_version,
-        "kind": kind.name,
-        "metadata": metadata(kind, &object.metadata),
-    });
-    if let Some(fields) = whole.as_object_mut() {
-        body(kind, object.body, fields);
-    }
-    let text = serde_json::to_vec(&whole).unwrap_or_default();
+    let text = Text {
+        api_version: &api_version,
+        kind: kind.name,
+        metadata: metadata(kind, &object.metadata),
+        body: body(kind, object.body),
+    };
+    let text = serde_json::to_vec(&text).unwrap_or_default();
     Trimmed {
         key,
         text: Arc::from(text),
@@ -82,6 +77,47 @@ pub(crate) fn trim<const METADATA: bool>(
             api_version: Arc::from(api_version),
             conditions,
         },
+    }
+}
+
+/// `status.conditions`; none where the status cannot be read, which says nothing against the object.
+fn conditions(status: &RawValue) -> Option<Arc<Value>> {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        conditions: Option<Value>,
+    }
+    let status: Status = serde_json::from_str(status.get()).ok()?;
+    status.conditions.map(Arc::new)
+}
+
+/// What the engine reads.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Text<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    metadata: Value,
+    #[serde(flatten)]
+    body: BTreeMap<&'static str, Part>,
+}
+
+/// One field beside the metadata.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Part {
+    /// What is read of it.
+    Read(Value),
+    /// As it came: the engine's own reader says what is wrong with it, if anything is.
+    Whole(Box<RawValue>),
+}
+
+impl Part {
+    /// What `keep` leaves of `field`; the whole of what cannot be read.
+    fn of(field: Box<RawValue>, keep: impl FnOnce(Value) -> Value) -> Self {
+        match serde_json::from_str(field.get()) {
+            Ok(value) => Self::Read(keep(value)),
+            Err(_) => Self::Whole(field),
+        }
     }
 }
 
@@ -123,51 +159,54 @@ fn metadata(kind: &Kind, meta: &ObjectMeta) -> Value {
 }
 
 /// What is kept beside the metadata.
-fn body(kind: &Kind, body: Body, into: &mut Map<String, Value>) {
+fn body(kind: &Kind, body: Body) -> BTreeMap<&'static str, Part> {
     let Body {
         spec,
         status,
         data,
         endpoints,
     } = body;
-    let mut put = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            into.insert(name.to_owned(), value);
+    let mut kept = BTreeMap::new();
+    let mut put = |name, field: Option<Box<RawValue>>, keep: &dyn Fn(Value) -> Value| {
+        if let Some(field) = field {
+            kept.insert(name, Part::of(field, keep));
         }
     };
+    let only = |read: &'static [&'static str]| move |value| fields(value, read);
     if is_mesh_config(kind) {
-        return put("data", data.map(|data| fields(data, &["mesh"])));
+        put("data", data, &only(&["mesh"]));
+        return kept;
     }
     if kind.metadata_only {
-        return;
+        return kept;
     }
     match kind.name {
         "Pod" => {
-            put("spec", spec.map(pod_spec));
-            let read = &["phase", "podIP", "podIPs"];
-            put("status", status.map(|status| fields(status, read)));
+            put("spec", spec, &pod_spec);
+            put("status", status, &only(&["phase", "podIP", "podIPs"]));
         }
         "Service" => {
             let read = &["selector", "clusterIP", "clusterIPs", "ports"];
-            put("spec", spec.map(|spec| fields(spec, read)));
+            put("spec", spec, &only(read));
         }
-        "EndpointSlice" => put("endpoints", endpoints.map(each_endpoint)),
+        "EndpointSlice" => put("endpoints", endpoints, &each_endpoint),
         "Gateway" if kind.group == "gateway.networking.k8s.io" => {
-            put("spec", spec.map(|spec| fields(spec, &["gatewayClassName"])));
+            put("spec", spec, &only(&["gatewayClassName"]));
         }
-        "Gateway" => put("spec", spec.map(|spec| fields(spec, &["selector"]))),
-        "GatewayClass" => put("spec", spec.map(|spec| fields(spec, &["controllerName"]))),
+        "Gateway" => put("spec", spec, &only(&["selector"])),
+        "GatewayClass" => put("spec", spec, &only(&["controllerName"])),
         "ServiceEntry" => {
             let read = &["hosts", "addresses", "workloadSelector"];
-            put("spec", spec.map(|spec| fields(spec, read)));
+            put("spec", spec, &only(read));
         }
         "WorkloadEntry" => {
             let read = &["address", "ports", "labels", "serviceAccount"];
-            put("spec", spec.map(|spec| fields(spec, read)));
+            put("spec", spec, &only(read));
         }
         // Policies are read whole: what is not known in one is an error.
-        _ => put("spec", spec),
+        _ => put("spec", spec, &|spec| spec),
     }
+    kept
 }
 
 /// `value` with nothing but the fields `read`; what is no object is left for the engine to complain of.

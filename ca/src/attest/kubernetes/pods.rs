@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::cgroup::Place;
 use super::pod::Pod;
 use crate::kubernetes::follow::{Event, Following};
+use crate::kubernetes::object::Sent;
 
 /// UIDs of deleted pods that are remembered; a UID never comes back.
 const GONE: usize = 1024;
@@ -146,7 +147,7 @@ pub struct NodePods {
     known: RwLock<Known>,
     /// Counts changes.
     changes: watch::Sender<u64>,
-    api: Api<ApiPod>,
+    api: Api<Sent<ApiPod>>,
     fields: String,
     /// When the last look past the watch began, and what it found.
     looked: Mutex<Option<Looked>>,
@@ -166,7 +167,7 @@ struct Known {
 impl NodePods {
     /// Those that run on `node`; nothing is asked yet.
     #[must_use]
-    pub fn new(api: Api<ApiPod>, node: &str) -> Self {
+    pub fn new(api: Api<Sent<ApiPod>>, node: &str) -> Self {
         Self {
             following: Following::new("pods of this node"),
             known: RwLock::default(),
@@ -279,7 +280,12 @@ impl NodePods {
         let started = Instant::now();
         let params = ListParams::default().fields(&self.fields);
         let found = match timeout(LOOK, self.api.list(&params)).await {
-            Ok(Ok(list)) => Ok(Arc::new(list.items.into_iter().collect::<Pods>())),
+            Ok(Ok(list)) => Ok(Arc::new(
+                list.items
+                    .into_iter()
+                    .flat_map(Sent::read)
+                    .collect::<Pods>(),
+            )),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the API server does not answer".to_owned()),
         };
