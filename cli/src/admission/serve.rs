@@ -112,6 +112,7 @@ fn options(
                 connections: admission.connections.unwrap_or(usual.connections),
                 deadline: admission.deadline.unwrap_or(usual.deadline),
                 header_timeout: usual.header_timeout,
+                idle_timeout: usual.idle_timeout,
             },
             drain_delay: admission.drain_delay.unwrap_or(seconds(5)),
             drain: admission.drain.unwrap_or(seconds(10)),
