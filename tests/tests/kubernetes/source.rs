@@ -10,6 +10,8 @@ mod cut;
 pub mod followed;
 #[path = "source/holds.rs"]
 mod holds;
+#[path = "source/hostile.rs"]
+mod hostile;
 #[path = "source/kinds.rs"]
 mod kinds;
 #[path = "source/leaders.rs"]

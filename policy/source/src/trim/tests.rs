@@ -168,3 +168,33 @@ fn shapes_that_the_server_would_refuse_reach_the_engine_as_they_are() {
     let kept = kept("discovery.k8s.io", "endpointslices", object);
     assert_eq!(kept["endpoints"], json!([7]));
 }
+
+#[test]
+fn what_cannot_be_read_is_left_for_the_engine_to_refuse_and_spoils_no_list() {
+    let deep = format!("{}0{}", "{\"a\":".repeat(5000), "}".repeat(5000));
+    let list = format!(
+        "{{\"metadata\":{{}},\"items\":[{{\"metadata\":{{\"name\":\"deep\",\"namespace\":\"evil\"}},\
+         \"spec\":{deep},\"status\":{{\"conditions\":{deep}}}}},{{\"metadata\":{{\"name\":\"good\"}},\"spec\":{{}}}}]}}"
+    );
+    let list: kube::core::ObjectList<Object<false>> = serde_json::from_str(&list).unwrap();
+    for (group, plural) in [
+        ("portcullis.dev", "policytests"),
+        ("networking.istio.io", "serviceentries"),
+        ("", "pods"),
+    ] {
+        let kind = KINDS
+            .iter()
+            .find(|k| (k.group, k.plural) == (group, plural));
+        let kind = kind.unwrap();
+        let kept: Vec<_> = list
+            .items
+            .iter()
+            .map(|o| trim(kind, "v1", o.clone()))
+            .collect();
+        assert_eq!(&*kept[0].key.name, "deep");
+        assert_eq!(kept[0].written.conditions, None);
+        let text = std::str::from_utf8(&kept[0].text).unwrap();
+        assert!(text.contains(&deep), "{plural}");
+        assert!(serde_json::from_slice::<Value>(&kept[1].text).is_ok());
+    }
+}

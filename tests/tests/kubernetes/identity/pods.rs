@@ -94,6 +94,23 @@ async fn a_process_has_the_identity_of_its_pod_for_as_long_as_there_is_one() {
     assert!(told.contains("knows no container"), "{told}");
     proc.put(me, &group(&uid, &container(1)));
 
+    // A pod of somebody who dates it later than anybody reads: it is alone in that, in watches and in lists.
+    let late = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "late", "managedFields": [{
+            "manager": "late", "operation": "Update", "apiVersion": "v1", "time": "9999-12-31T23:59:59Z",
+            "fieldsType": "FieldsV1", "fieldsV1": { "f:metadata": { "f:labels": { ".": {} } } },
+        }] },
+        "spec": {
+            "nodeName": "n1", "serviceAccountName": "web",
+            "containers": [{ "name": "main", "image": "registry.example/web:1" }],
+        },
+    });
+    let request = http::Request::post("/api/v1/namespaces/shop/pods");
+    let request = request.header("content-type", "application/json");
+    let request = request.body(late.to_string().into_bytes()).unwrap();
+    client.request_text(request).await.unwrap();
+
     // Labels move the identity, on the stream that is open.
     let workload = connect(&authority).await;
     let mut stream = Box::pin(workload.stream_x509_contexts().await.unwrap());
@@ -120,7 +137,7 @@ async fn a_process_has_the_identity_of_its_pod_for_as_long_as_there_is_one() {
     })
     .await;
     let status = authority.server.ok(&["ca", "status"]).unwrap();
-    assert!(status.contains("1 pod on the node n1"), "{status}");
+    assert!(status.contains("2 pods on the node n1"), "{status}");
     api.restart().unwrap_or_else(|cause| panic!("{cause}"));
     let client = api.client().await.unwrap();
     label(&client, "shop", "web-0", json!({ "app": "web" })).await;
