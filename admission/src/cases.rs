@@ -1,8 +1,20 @@
 //! What a change does to the cases of PolicyTests: those that break, and those that failed anyway.
+//!
+//! | changed | cases that are run | those that bind |
+//! |---|---|---|
+//! | a PolicyTest | its own: no others depend on it | none: who writes a case down may say what it wants |
+//! | a policy | those of its namespace and of the root namespace | the same |
+//! | a policy in the root namespace | all, those of the root namespace first | those of the root namespace |
+//!
+//! All that bind are run, or there is no verdict. Of the set in force, those alone are run that fail with the change.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
 
-use crate::judge::CaseOutcome;
+use portcullis_policy::snapshot::Snapshot;
+
+use crate::judge::{CaseName, CaseOutcome, Judge, Ran};
 
 /// Cases sorted by what the change does to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,128 +27,113 @@ pub struct Flips {
     pub failing: Vec<CaseOutcome>,
     /// They come with the change, and do not hold.
     pub new_and_failing: Vec<CaseOutcome>,
-    /// They failed, and would hold.
-    pub mended: usize,
+    /// They do not bind, and there was no time for them.
+    pub not_run: usize,
 }
 
-/// Whose cases may refuse a change.
+/// There was no time for cases that bind: nobody knows whether the change breaks them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{left} cases of PolicyTests that bind this change were not run in time: have fewer of them"
+)]
+pub struct Late {
+    /// How many.
+    pub left: usize,
+}
+
+/// What is changed, as cases are bound by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding<'a> {
-    /// Namespace of what is changed.
+pub struct Changed<'a> {
+    /// Its namespace.
     pub namespace: &'a str,
-    /// Its tests bind every change.
+    /// The name, where it is a PolicyTest.
+    pub test: Option<&'a str>,
+    /// The namespace whose tests bind every change.
     pub root_namespace: &'a str,
-    /// The PolicyTest that is itself changed: who writes a case down may say what it wants.
-    pub changed_test: Option<&'a str>,
 }
 
-impl Binding<'_> {
-    fn binds(&self, case: &CaseOutcome) -> bool {
-        case.namespace == self.namespace || case.namespace == self.root_namespace
-    }
-
-    fn is_own(&self, case: &CaseOutcome) -> bool {
-        case.namespace == self.namespace && self.changed_test == Some(case.test.as_str())
-    }
-}
-
-/// Compares the outcomes without the change and with it.
-#[must_use]
-pub fn flips(before: &[CaseOutcome], after: Vec<CaseOutcome>, binding: Binding<'_>) -> Flips {
-    let key = |case: &CaseOutcome| (case.namespace.clone(), case.test.clone(), case.case.clone());
-    let held: HashMap<_, bool> = before.iter().map(|case| (key(case), case.holds)).collect();
+/// Runs the cases that a change concerns until `until`.
+///
+/// # Errors
+/// [`Late`].
+pub fn flips(
+    judge: &dyn Judge,
+    before: &Arc<Snapshot>,
+    after: &Arc<Snapshot>,
+    changed: Changed<'_>,
+    until: Instant,
+) -> Result<Flips, Late> {
+    let Changed {
+        namespace,
+        test,
+        root_namespace: root,
+    } = changed;
     let mut flips = Flips::default();
-    for case in after {
-        let before = held.get(&key(&case)).copied();
-        match (before, case.holds) {
-            (Some(false), true) => flips.mended += 1,
-            (_, true) => {}
-            _ if binding.is_own(&case) => flips.new_and_failing.push(case),
-            (None, false) => flips.new_and_failing.push(case),
-            (Some(true), false) if binding.binds(&case) => flips.broken.push(case),
-            (Some(true), false) => flips.broken_elsewhere.push(case),
-            (Some(false), false) if binding.binds(&case) => flips.failing.push(case),
-            (Some(false), false) => {}
-        }
+    if let Some(test) = test {
+        let own = |case: CaseName<'_>| (case.namespace, case.test) == (namespace, test);
+        let ran = judge.cases(after, &own, until);
+        flips.not_run = ran.left;
+        flips.new_and_failing = that_fail(ran);
+        return Ok(flips);
     }
-    flips
+    let binds = |case: CaseName<'_>| [namespace, root].contains(&case.namespace);
+    let ran = judge.cases(after, &binds, until);
+    if ran.left > 0 {
+        return Err(Late { left: ran.left });
+    }
+    let bound = that_fail(ran);
+    let (held, left) = held(judge, before, &bound, until);
+    if left > 0 {
+        return Err(Late { left });
+    }
+    (flips.broken, flips.failing) = parted(bound, &held);
+    if namespace == root {
+        let elsewhere = |case: CaseName<'_>| case.namespace != root;
+        let ran = judge.cases(after, &elsewhere, until);
+        flips.not_run = ran.left;
+        let failing = that_fail(ran);
+        let (held, left) = self::held(judge, before, &failing, until);
+        flips.not_run += left;
+        flips.broken_elsewhere = parted(failing, &held).0;
+    }
+    Ok(flips)
+}
+
+type Name = (String, String, String);
+
+fn name(case: &CaseOutcome) -> Name {
+    (case.namespace.clone(), case.test.clone(), case.case.clone())
+}
+
+fn that_fail(ran: Ran) -> Vec<CaseOutcome> {
+    ran.outcomes
+        .into_iter()
+        .filter(|case| !case.holds)
+        .collect()
+}
+
+/// Which of `cases` hold in `snapshot`, and how many were not run.
+fn held(
+    judge: &dyn Judge,
+    snapshot: &Arc<Snapshot>,
+    cases: &[CaseOutcome],
+    until: Instant,
+) -> (HashSet<Name>, usize) {
+    if cases.is_empty() {
+        return (HashSet::new(), 0);
+    }
+    let names: HashSet<CaseName<'_>> = cases.iter().map(CaseOutcome::name).collect();
+    let ran = judge.cases(snapshot, &|case| names.contains(&case), until);
+    let held = ran.outcomes.iter().filter(|case| case.holds);
+    (held.map(name).collect(), ran.left)
+}
+
+/// Those that held, and the rest.
+fn parted(cases: Vec<CaseOutcome>, held: &HashSet<Name>) -> (Vec<CaseOutcome>, Vec<CaseOutcome>) {
+    cases
+        .into_iter()
+        .partition(|case| held.contains(&name(case)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn case(namespace: &str, test: &str, case: &str, holds: bool) -> CaseOutcome {
-        CaseOutcome {
-            namespace: namespace.to_owned(),
-            test: test.to_owned(),
-            case: case.to_owned(),
-            wanted: "allow".to_owned(),
-            got: if holds { "allow" } else { "deny" }.to_owned(),
-            holds,
-        }
-    }
-
-    #[test]
-    fn a_case_refuses_only_what_breaks_it_in_its_own_namespace_or_from_the_root() {
-        let binding = Binding {
-            namespace: "shop",
-            root_namespace: "istio-system",
-            changed_test: None,
-        };
-        let names = ["shop", "istio-system", "other"];
-        let before: Vec<_> = names
-            .iter()
-            .flat_map(|ns| {
-                [
-                    case(ns, "t", "held", true),
-                    case(ns, "t", "failed", false),
-                    case(ns, "t", "mends", false),
-                ]
-            })
-            .collect();
-        let after = names
-            .iter()
-            .flat_map(|ns| {
-                [
-                    case(ns, "t", "held", false),
-                    case(ns, "t", "failed", false),
-                    case(ns, "t", "mends", true),
-                ]
-            })
-            .collect();
-        let found = flips(&before, after, binding);
-        let of = |cases: &[CaseOutcome]| {
-            cases
-                .iter()
-                .map(|c| format!("{}/{}", c.namespace, c.case))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(of(&found.broken), ["shop/held", "istio-system/held"]);
-        assert_eq!(of(&found.broken_elsewhere), ["other/held"]);
-        assert_eq!(of(&found.failing), ["shop/failed", "istio-system/failed"]);
-        assert_eq!(of(&found.new_and_failing), [""; 0]);
-        assert_eq!(found.mended, 3);
-    }
-
-    #[test]
-    fn who_writes_a_case_is_told_that_it_fails_and_may_write_it() {
-        let binding = Binding {
-            namespace: "shop",
-            root_namespace: "r",
-            changed_test: Some("t"),
-        };
-        let before = [
-            case("shop", "t", "held", true),
-            case("shop", "u", "held", true),
-        ];
-        let after = vec![
-            case("shop", "t", "held", false),
-            case("shop", "t", "new", false),
-            case("shop", "u", "held", true),
-        ];
-        let found = flips(&before, after, binding);
-        assert_eq!(found.broken, []);
-        assert_eq!(found.new_and_failing.len(), 2);
-    }
-}
+mod tests;

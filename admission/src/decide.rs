@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_policy::diagnostic::{Diagnostic, Severity, code};
 use portcullis_policy::document::SourceText;
@@ -10,20 +11,20 @@ use portcullis_policy::live::{Change, ObjectKey, PolicyKind};
 use portcullis_policy::snapshot::Snapshot;
 
 use crate::break_glass::{BreakGlass, Claim};
-use crate::cases::{Binding, Flips, flips};
+use crate::cases::{Changed, Flips, Late, flips};
 use crate::enforcement::{Enforcement, InNamespace, Level};
 use crate::in_force::{InForce, Proposed};
-use crate::judge::{CaseOutcome, Flows, Judge};
+use crate::judge::{Flows, Judge};
 use crate::object::Object;
 use crate::review::{Details, Operation, Refusal, Request, excerpt};
 use crate::tell;
 use crate::verdict::{Cause, Verdict};
 
-/// They delete what a namespace or an owner leaves behind: refused, it would never go.
-const SWEEPERS: [&str; 2] = [
-    "system:serviceaccount:kube-system:namespace-controller",
-    "system:serviceaccount:kube-system:generic-garbage-collector",
-];
+/// It deletes what is left in a namespace that goes: refused, the namespace would never be gone. The garbage collector
+/// is judged as anyone: whoever may write owners into a policy could have it delete what he may not.
+const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
+/// Most cases of the PolicyTests in a namespace unless told otherwise.
+pub const CASES: usize = 1000;
 /// Notes that say nothing to the author of a change.
 const QUIET: [&str; 3] = [
     code::PASSED_OVER.id,
@@ -37,17 +38,9 @@ pub struct Admission {
     break_glass: BreakGlass,
     judge: Arc<dyn Judge>,
     flows: Arc<dyn Flows>,
-    /// What the cases of the set in force came to.
-    known: Mutex<Option<Known>>,
+    /// Most cases of the PolicyTests in a namespace.
+    cases: usize,
 }
-
-struct Known {
-    snapshot: Arc<Snapshot>,
-    /// By the namespaces whose cases were run; `None`: all.
-    outcomes: Vec<(Option<Vec<String>>, Outcomes)>,
-}
-
-type Outcomes = Arc<Vec<CaseOutcome>>;
 
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,22 +65,49 @@ impl Admission {
             break_glass,
             judge,
             flows,
-            known: Mutex::new(None),
+            cases: CASES,
         }
     }
 
-    /// Decides one request against the set in force.
+    /// Refuses PolicyTests that bring a namespace more than `most` cases.
     #[must_use]
-    pub fn decide(&self, request: &Request, in_force: &dyn InForce) -> Verdict {
+    pub fn with_cases(mut self, most: usize) -> Self {
+        self.cases = most;
+        self
+    }
+
+    /// Decides one request against the set in force; no case of a PolicyTest is begun after `until`.
+    ///
+    /// # Errors
+    /// There was no time for cases that bind the change.
+    pub fn decide(
+        &self,
+        request: &Request,
+        in_force: &dyn InForce,
+        until: Instant,
+    ) -> Result<Verdict, Late> {
+        match self.prepare(request) {
+            Ok((subject, key, kind, claim)) => {
+                self.judge(request, subject, key, kind, claim, in_force, until)
+            }
+            Err(verdict) => Ok(*verdict),
+        }
+    }
+
+    /// What is to be judged, or a verdict that needs no judging.
+    fn prepare<'a>(
+        &self,
+        request: &'a Request,
+    ) -> Result<(&'a Object, ObjectKey, PolicyKind, Claim), Box<Verdict>> {
         if !request.sub_resource.is_empty() {
-            return Verdict::plain(Cause::Subresource);
+            return Err(Box::new(Verdict::plain(Cause::Subresource)));
         }
         let key = ObjectKey::new(&request.group, &request.kind, "", "");
         let Some(kind) = key.policy_kind() else {
-            return other_kind(request);
+            return Err(Box::new(other_kind(request)));
         };
         let subject = match request.operation {
-            Operation::Connect => return Verdict::plain(Cause::Subresource),
+            Operation::Connect => return Err(Box::new(Verdict::plain(Cause::Subresource))),
             Operation::Delete => &request.old_object,
             Operation::Create | Operation::Update => &request.object,
         };
@@ -96,18 +116,18 @@ impl Admission {
                 Operation::Delete => "oldObject",
                 _ => "object",
             };
-            return Verdict::malformed(&format!(
+            return Err(Box::new(Verdict::malformed(&format!(
                 "a {} request without `{field}` cannot be judged",
                 request.operation.as_str()
-            ));
+            ))));
         };
         let key = match identify(request, subject) {
             Ok(key) => key,
-            Err(why) => return Verdict::malformed(&why),
+            Err(why) => return Err(Box::new(Verdict::malformed(&why))),
         };
         let claim = self.break_glass.claim(request);
         if let Claim::Refused { why } = &claim {
-            return refused_claim(why);
+            return Err(Box::new(refused_claim(why)));
         }
         if request.operation == Operation::Update
             && let (Some(new), Some(old)) = (&request.object, &request.old_object)
@@ -117,11 +137,12 @@ impl Admission {
                 true => Cause::BeingDeleted,
                 false => Cause::Unchanged,
             };
-            return Verdict::plain(cause);
+            return Err(Box::new(Verdict::plain(cause)));
         }
-        self.judge(request, subject, key, kind, claim, in_force)
+        Ok((subject, key, kind, claim))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "one step of `decide`")]
     fn judge(
         &self,
         request: &Request,
@@ -130,9 +151,11 @@ impl Admission {
         kind: PolicyKind,
         claim: Claim,
         in_force: &dyn InForce,
-    ) -> Verdict {
+        until: Instant,
+    ) -> Result<Verdict, Late> {
         let sweeps = request.operation == Operation::Delete
-            && SWEEPERS.contains(&request.user.name.as_str());
+            && request.user.name == NAMESPACE_CONTROLLER
+            && in_force.is_going(&key.namespace);
         let (holds, unknown) = match sweeps {
             true => {
                 let level = Level::Audit;
@@ -156,9 +179,27 @@ impl Admission {
             Ok(proposal) => (proposal.diagnostics, Some(proposal.snapshot)),
             Err(diagnostics) => (diagnostics, None),
         };
-        let changed_test = (kind == PolicyKind::PolicyTest).then(|| key.name.to_string());
+        if let (PolicyKind::PolicyTest, Some(after)) = (kind, &after)
+            && let Some(verdict) = self.too_many_cases(&key, &before, after)
+        {
+            return Ok(verdict);
+        }
         let flips = match &after {
-            Some(after) => self.flips(&before, after, &key, changed_test.as_deref()),
+            Some(after) => {
+                let changed = Changed {
+                    namespace: &key.namespace,
+                    test: (kind == PolicyKind::PolicyTest).then_some(key.name.as_ref()),
+                    root_namespace: &before.mesh().root_namespace,
+                };
+                match flips(self.judge.as_ref(), &before, after, changed, until) {
+                    // Where cases do not refuse, nobody waits for them.
+                    Err(Late { left }) if holds.level < Level::Deny => Flips {
+                        not_run: left,
+                        ..Flips::default()
+                    },
+                    found => found?,
+                }
+            }
             None => Flips::default(),
         };
         let flows = match &after {
@@ -175,7 +216,7 @@ impl Admission {
         if let Some(why) = unknown {
             verdict.note("namespace-unknown", why);
         }
-        verdict
+        Ok(verdict)
     }
 
     /// What holds in a namespace, and why its labels are not known.
@@ -190,59 +231,29 @@ impl Admission {
         }
     }
 
-    /// What the change does to the cases that it concerns: those of its namespace and of the root namespace; one in
-    /// the root namespace concerns all.
-    fn flips(
+    /// Refuses what brings a namespace more cases than it may have.
+    fn too_many_cases(
         &self,
-        before: &Arc<Snapshot>,
-        after: &Arc<Snapshot>,
         key: &ObjectKey,
-        changed_test: Option<&str>,
-    ) -> Flips {
-        let root = before.mesh().root_namespace.clone();
-        let near = [key.namespace.as_ref(), root.as_str()];
-        let namespaces = match key.namespace.as_ref() == root {
-            true => None,
-            false => Some(near.as_slice()),
+        before: &Snapshot,
+        after: &Snapshot,
+    ) -> Option<Verdict> {
+        let count = |snapshot: &Snapshot| -> usize {
+            let tests = snapshot.policies().tests();
+            let own = tests.filter(|test| test.meta.namespace == *key.namespace);
+            own.map(|test| test.cases.len()).sum()
         };
-        let known = self.known(before, namespaces);
-        let outcomes = self.judge.cases(after, namespaces);
-        let binding = Binding {
-            namespace: &key.namespace,
-            root_namespace: &root,
-            changed_test,
-        };
-        flips(&known, outcomes, binding)
-    }
-
-    /// The outcomes of the set in force, run once for each set.
-    fn known(&self, snapshot: &Arc<Snapshot>, namespaces: Option<&[&str]>) -> Outcomes {
-        let wanted: Option<Vec<String>> =
-            namespaces.map(|all| all.iter().map(|&name| name.to_owned()).collect());
-        {
-            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = known.as_ref()
-                && Arc::ptr_eq(&known.snapshot, snapshot)
-                && let Some((_, found)) = known.outcomes.iter().find(|(names, _)| *names == wanted)
-            {
-                return Arc::clone(found);
-            }
+        let cases = count(after);
+        if cases <= self.cases || cases <= count(before) {
+            return None;
         }
-        // Run without the lock: two requests at once may run the same cases, and come to the same.
-        let found = Arc::new(self.judge.cases(snapshot, namespaces));
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        match known.as_mut() {
-            Some(known) if Arc::ptr_eq(&known.snapshot, snapshot) => {
-                known.outcomes.push((wanted, Arc::clone(&found)));
-            }
-            _ => {
-                *known = Some(Known {
-                    snapshot: Arc::clone(snapshot),
-                    outcomes: vec![(wanted, Arc::clone(&found))],
-                });
-            }
-        }
-        found
+        let mut verdict = Verdict::plain(Cause::Invalid);
+        let message = format!(
+            "PolicyTest {}/{}: its namespace would have {cases} cases, and `admission.limits.cases` allows {}: leave some out",
+            key.namespace, key.name, self.cases
+        );
+        verdict.answer.refusal = Some(Refusal::forbidden(message, None));
+        Some(verdict)
     }
 
     fn weigh(
@@ -293,6 +304,12 @@ impl Admission {
                 "cases that do not hold",
                 &flips.new_and_failing,
             ));
+            if flips.not_run > 0 {
+                let left = flips.not_run;
+                warnings.push(format!(
+                    "{left} cases of PolicyTests were not run: there was no time, and they do not bind"
+                ));
+            }
             let anyway = "cases that fail with the change as without it";
             warnings.extend(tell::cases(anyway, &flips.failing));
         }
@@ -359,8 +376,8 @@ impl Admission {
                 .map(|c| format!("{}/{}:{}", c.namespace, c.test, c.case));
             verdict.note("cases-broken", names.collect::<Vec<_>>().join(","));
         }
-        if flips.mended > 0 {
-            verdict.note("cases-mended", flips.mended.to_string());
+        if flips.not_run > 0 {
+            verdict.note("cases-not-run", flips.not_run.to_string());
         }
         verdict.codes = codes;
         verdict.level = Some(holds.level);

@@ -111,6 +111,11 @@ impl Namespaces {
         }
     }
 
+    fn is_going(&self, name: &str) -> bool {
+        let found = self.known.get(&ObjectRef::new(name));
+        found.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    }
+
     fn are_listed(&self) -> bool {
         *self.listed.borrow()
     }
@@ -143,6 +148,10 @@ impl InForce for Followed {
             Some(labels) => Ok(labels),
             None => self.namespaces.ask(name),
         }
+    }
+
+    fn is_going(&self, namespace: &str) -> bool {
+        self.namespaces.is_going(namespace)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The set in force, as a verdict asks it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use portcullis_policy::diagnostic::Diagnostic;
@@ -39,6 +39,9 @@ pub trait InForce: Send + Sync {
     /// # Errors
     /// Why they are not known, in words.
     fn namespace_labels(&self, name: &str) -> Result<Labels, String>;
+
+    /// True for a namespace that is being deleted.
+    fn is_going(&self, namespace: &str) -> bool;
 }
 
 /// A set that nobody follows: for files, tests and measurements.
@@ -46,6 +49,7 @@ pub trait InForce: Send + Sync {
 pub struct Held {
     store: Mutex<Store>,
     namespaces: BTreeMap<String, Labels>,
+    going: BTreeSet<String>,
 }
 
 impl Held {
@@ -55,7 +59,15 @@ impl Held {
         Self {
             store: Mutex::new(store),
             namespaces,
+            going: BTreeSet::new(),
         }
+    }
+
+    /// The same, with these namespaces being deleted.
+    #[must_use]
+    pub fn with_going(mut self, namespaces: impl IntoIterator<Item = String>) -> Self {
+        self.going.extend(namespaces);
+        self
     }
 }
 
@@ -67,5 +79,9 @@ impl InForce for Held {
 
     fn namespace_labels(&self, name: &str) -> Result<Labels, String> {
         Ok(self.namespaces.get(name).cloned().unwrap_or_default())
+    }
+
+    fn is_going(&self, namespace: &str) -> bool {
+        self.going.contains(namespace)
     }
 }

@@ -3,6 +3,7 @@
 //! Who knows requests implements these: here nobody knows Envoy.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_policy::snapshot::Snapshot;
 
@@ -23,10 +24,47 @@ pub struct CaseOutcome {
     pub holds: bool,
 }
 
+/// Which case it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CaseName<'a> {
+    /// Namespace of the PolicyTest.
+    pub namespace: &'a str,
+    /// Its name.
+    pub test: &'a str,
+    /// The case's name.
+    pub case: &'a str,
+}
+
+impl CaseOutcome {
+    /// Which case it is.
+    #[must_use]
+    pub fn name(&self) -> CaseName<'_> {
+        CaseName {
+            namespace: &self.namespace,
+            test: &self.test,
+            case: &self.case,
+        }
+    }
+}
+
+/// What came of the cases that were asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ran {
+    /// Those that were run.
+    pub outcomes: Vec<CaseOutcome>,
+    /// How many were not, for want of time.
+    pub left: usize,
+}
+
 /// Runs the cases of PolicyTests.
 pub trait Judge: Send + Sync {
-    /// Every case of the PolicyTests in `snapshot` that are in one of `namespaces`, or of all.
-    fn cases(&self, snapshot: &Arc<Snapshot>, namespaces: Option<&[&str]>) -> Vec<CaseOutcome>;
+    /// The cases of the PolicyTests in `snapshot` that are `wanted`; none is begun after `until`.
+    fn cases(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        wanted: &dyn Fn(CaseName<'_>) -> bool,
+        until: Instant,
+    ) -> Ran;
 }
 
 /// Knows of no cases.
@@ -34,8 +72,8 @@ pub trait Judge: Send + Sync {
 pub struct NoCases;
 
 impl Judge for NoCases {
-    fn cases(&self, _: &Arc<Snapshot>, _: Option<&[&str]>) -> Vec<CaseOutcome> {
-        Vec::new()
+    fn cases(&self, _: &Arc<Snapshot>, _: &dyn Fn(CaseName<'_>) -> bool, _: Instant) -> Ran {
+        Ran::default()
     }
 }
 

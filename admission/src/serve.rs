@@ -58,6 +58,8 @@ pub struct Options {
     pub configuration: Option<String>,
     /// What is followed.
     pub source: portcullis_source::Options,
+    /// Most cases of the PolicyTests in a namespace.
+    pub cases: usize,
 }
 
 /// Why there is no server.
@@ -123,7 +125,8 @@ pub async fn start(
     tasks.spawn(following);
     let source = Source::start(client, &options.source);
     metrics.follows(&source);
-    let admission = Admission::new(options.enforcement, options.break_glass, judge, flows);
+    let admission = Admission::new(options.enforcement, options.break_glass, judge, flows)
+        .with_cases(options.cases);
     let server = Server::bind(
         options.server,
         tls,

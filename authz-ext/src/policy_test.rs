@@ -18,22 +18,23 @@ use crate::facts;
 /// does not hold.
 #[must_use]
 pub fn run(snapshot: &Arc<Snapshot>, test: &PolicyTest) -> Vec<CaseOutcome> {
-    let name = format!("{}/{}", test.meta.namespace, test.meta.name);
-    test.cases
-        .iter()
-        .map(|case| {
-            let got = decide(snapshot, case);
-            CaseOutcome {
-                test: name.clone(),
-                name: case.name.clone(),
-                at: case.at.clone(),
-                field: case.field.clone(),
-                wanted: case.expected.clone(),
-                holds: got.as_ref().is_ok_and(|got| case.expected.holds(got)),
-                got,
-            }
-        })
-        .collect()
+    let cases = test.cases.iter();
+    cases.map(|case| run_case(snapshot, test, case)).collect()
+}
+
+/// What one case of `test` comes to, as [`run`].
+#[must_use]
+pub fn run_case(snapshot: &Arc<Snapshot>, test: &PolicyTest, case: &DecisionCase) -> CaseOutcome {
+    let got = decide(snapshot, case);
+    CaseOutcome {
+        test: format!("{}/{}", test.meta.namespace, test.meta.name),
+        name: case.name.clone(),
+        at: case.at.clone(),
+        field: case.field.clone(),
+        wanted: case.expected.clone(),
+        holds: got.as_ref().is_ok_and(|got| case.expected.holds(got)),
+        got,
+    }
 }
 
 /// Decides the request of one case.

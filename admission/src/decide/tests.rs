@@ -1,4 +1,5 @@
 use std::sync::Mutex;
+use std::time::Duration;
 
 use portcullis_policy::live::Store;
 use portcullis_policy::settings::Settings;
@@ -6,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::in_force::Held;
-use crate::judge::{NoCases, NoFlows};
+use crate::judge::{CaseName, CaseOutcome, NoCases, NoFlows, Ran};
 use crate::review::parse;
 
 const SECURITY: &str = "security.istio.io";
@@ -75,16 +76,21 @@ impl World {
             groups: vec!["oncall".to_owned()],
         };
         Self {
-            held: Held::new(store, namespaces),
+            held: Held::new(store, namespaces).with_going(["going".to_owned()]),
             admission: Admission::new(enforcement, glass, judge, Arc::new(NoFlows)),
         }
     }
 
     fn decide(&self, request: &Value) -> Verdict {
-        let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request });
-        let request = parse(review.to_string().as_bytes()).unwrap();
-        self.admission.decide(&request, &self.held)
+        let until = Instant::now() + Duration::from_secs(60);
+        let decided = self.admission.decide(&parsed(request), &self.held, until);
+        decided.unwrap()
     }
+}
+
+fn parsed(request: &Value) -> Request {
+    let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request });
+    parse(review.to_string().as_bytes()).unwrap()
 }
 
 fn good() -> Value {
@@ -354,21 +360,31 @@ fn what_got_past_pruning_is_refused() {
 struct Counting(Mutex<usize>);
 
 impl Judge for Counting {
-    fn cases(&self, snapshot: &Arc<Snapshot>, namespaces: Option<&[&str]>) -> Vec<CaseOutcome> {
+    fn cases(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        wanted: &dyn Fn(CaseName<'_>) -> bool,
+        until: Instant,
+    ) -> Ran {
         *self.0.lock().unwrap() += 1;
         let holds = snapshot.policy_count() < 2;
-        let all = ["shop", "other"].into_iter();
-        let wanted = all.filter(|name| namespaces.is_none_or(|wanted| wanted.contains(name)));
-        wanted
-            .map(|namespace| CaseOutcome {
+        let mut ran = Ran::default();
+        for namespace in ["shop", "other"] {
+            let outcome = CaseOutcome {
                 namespace: namespace.to_owned(),
                 test: "t".to_owned(),
                 case: "c".to_owned(),
                 wanted: "allow".to_owned(),
                 got: "deny".to_owned(),
                 holds,
-            })
-            .collect()
+            };
+            match wanted(outcome.name()) {
+                true if Instant::now() < until => ran.outcomes.push(outcome),
+                true => ran.left += 1,
+                false => {}
+            }
+        }
+        ran
     }
 }
 
@@ -389,9 +405,15 @@ fn a_case_that_must_hold_refuses_what_breaks_it() {
     );
     assert_eq!(verdict.answer.audit_annotations["cases-broken"], "shop/t:c");
     assert_eq!(*judge.0.lock().unwrap(), 2);
-    // The set in force is run once.
-    let _ = world.decide(&create(policy("shop", "web", good())));
-    assert_eq!(*judge.0.lock().unwrap(), 3);
+    // Without time for what binds nobody decides, but where it would not refuse.
+    let in_shop = parsed(&create(policy("shop", "web", good())));
+    let late = world
+        .admission
+        .decide(&in_shop, &world.held, Instant::now());
+    assert_eq!(late, Err(Late { left: 1 }));
+    let warned = parsed(&create(policy("warned", "web", good())));
+    let late = world.admission.decide(&warned, &world.held, Instant::now());
+    assert_eq!(late.unwrap().cause, Cause::Accepted);
     // What replaces a policy breaks nothing here.
     let verdict = world.decide(&create(policy("shop", "there", good())));
     assert_eq!(verdict.cause, Cause::Accepted);
@@ -414,9 +436,44 @@ fn a_case_that_must_hold_refuses_what_breaks_it() {
     let mut object = policy("shop", "web", good());
     object["metadata"]["annotations"] = json!({ "portcullis.dev/break-glass": "now" });
     assert_eq!(world.decide(&create(object)).cause, Cause::BreakGlass);
-    let mut swept = request("DELETE", None, Some(policy("shop", "there", good())));
-    swept["userInfo"]["username"] = json!(SWEEPERS[0]);
-    assert!(world.decide(&swept).cause.allows());
+    // What goes with its namespace goes; an owner that is gone is no such reason, since whoever writes policies writes owners.
+    let swept = |namespace: &str, by: &str| {
+        let mut swept = request("DELETE", None, Some(policy(namespace, "web", good())));
+        swept["userInfo"]["username"] = json!(format!("system:serviceaccount:kube-system:{by}"));
+        swept
+    };
+    for (namespace, by, level) in [
+        ("going", "namespace-controller", Level::Audit),
+        ("shop", "namespace-controller", Level::Deny),
+        ("going", "generic-garbage-collector", Level::Deny),
+        ("shop", "generic-garbage-collector", Level::Deny),
+    ] {
+        let verdict = world.decide(&swept(namespace, by));
+        assert_eq!(verdict.level, Some(level), "{namespace} {by}");
+    }
+}
+
+#[test]
+fn a_policy_test_is_refused_where_its_namespace_has_cases_enough() {
+    let mut world = World::new();
+    world.admission = world.admission.with_cases(2);
+    let test = |cases: usize| {
+        let case = |n| json!({ "name": format!("c{n}"), "request": { "attributes": {} }, "decision": "allow", "reason": "allowed_by" });
+        let cases: Vec<Value> = (0..cases).map(case).collect();
+        json!({
+            "apiVersion": "portcullis.dev/v1alpha1", "kind": "PolicyTest",
+            "metadata": { "name": "t", "namespace": "shop" }, "spec": { "cases": cases },
+        })
+    };
+    let verdict = world.decide(&create(test(2)));
+    assert!(verdict.cause.allows(), "{verdict:?}");
+    let verdict = world.decide(&create(test(3)));
+    assert!(
+        message(&verdict).contains("would have 3 cases"),
+        "{verdict:?}"
+    );
+    let gone = world.decide(&request("DELETE", None, Some(test(3))));
+    assert!(gone.cause.allows(), "{gone:?}");
 }
 
 /// Nobody can tell of its namespaces.
@@ -429,6 +486,10 @@ impl InForce for Unknown {
 
     fn namespace_labels(&self, name: &str) -> Result<crate::in_force::Labels, String> {
         Err(format!("the labels of `{name}` are not known"))
+    }
+
+    fn is_going(&self, namespace: &str) -> bool {
+        self.0.is_going(namespace)
     }
 }
 
@@ -451,7 +512,11 @@ fn where_the_labels_of_a_namespace_cannot_be_read_the_strictest_holds_and_is_not
             "request": create(policy("fresh", "a", json!({ "action": "DENY" }))),
         });
         let request = parse(review.to_string().as_bytes()).unwrap();
-        let verdict = world.admission.decide(&request, &Unknown(world.held));
+        let until = Instant::now() + Duration::from_secs(60);
+        let decided = world
+            .admission
+            .decide(&request, &Unknown(world.held), until);
+        let verdict = decided.unwrap();
         assert_eq!(verdict.cause.allows(), allows, "{verdict:?}");
         let notes = &verdict.answer.audit_annotations;
         assert_eq!(notes["enforcement"], holds);

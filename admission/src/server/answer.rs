@@ -14,6 +14,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTE
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 
+use super::fair::Fair;
 use super::idle::Activity;
 use super::{Limits, Readiness};
 use crate::decide::Admission;
@@ -31,7 +32,9 @@ pub struct Shared {
     pub(super) metrics: Arc<Metrics>,
     limits: Limits,
     /// Judging takes a processor, so there is no use in more at once than there are.
-    processors: Arc<Semaphore>,
+    processors: Arc<Fair>,
+    /// Reading takes one for a moment.
+    readers: Arc<Semaphore>,
     open: AtomicUsize,
     pub(super) stopping: AtomicBool,
 }
@@ -51,7 +54,8 @@ impl Shared {
             readiness,
             metrics,
             limits,
-            processors: Arc::new(Semaphore::new(processors)),
+            processors: Fair::new(processors),
+            readers: Arc::new(Semaphore::new(processors)),
             open: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         }
@@ -153,7 +157,7 @@ async fn validate(State(shared): State<Arc<Shared>>, request: HttpRequest) -> Re
         }
     };
     let left = deadline.saturating_sub(started.elapsed());
-    match tokio::time::timeout(left, judged(&shared, body, started)).await {
+    match tokio::time::timeout(left, judged(&shared, body, started, deadline)).await {
         Ok(response) => response,
         Err(_) => {
             let why = format!("no verdict within {deadline:?}");
@@ -185,35 +189,30 @@ impl Drop for Open {
     }
 }
 
-async fn judged(shared: &Arc<Shared>, body: Bytes, started: Instant) -> Response {
+async fn judged(
+    shared: &Arc<Shared>,
+    body: Bytes,
+    started: Instant,
+    deadline: Duration,
+) -> Response {
     if !shared.readiness.is_synced() {
         let why = "the policies in force are not known yet";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         return undecided(shared, Undecided::NotReady, status, why);
     }
-    let Ok(processor) = Arc::clone(&shared.processors).acquire_owned().await else {
+    let Ok(reader) = Arc::clone(&shared.readers).acquire_owned().await else {
         return crashed(shared, "the server is closing");
     };
-    let judge = Arc::clone(shared);
-    let judging = tokio::task::spawn_blocking(move || {
-        // It goes on to its end even when nobody waits any more.
-        let _processor = processor;
-        answer(&judge, &body, started)
+    let reading = tokio::task::spawn_blocking(move || {
+        let _reader = reader;
+        review::parse(&body)
     });
-    match judging.await {
-        Ok(response) => response,
-        Err(error) => crashed(shared, &error.to_string()),
-    }
-}
-
-fn answer(shared: &Shared, body: &[u8], started: Instant) -> Response {
-    let (request, verdict) = match review::parse(body) {
-        Ok(request) => {
-            let verdict = shared.admission.decide(&request, shared.in_force.as_ref());
-            (request, verdict)
+    let request = match reading.await {
+        Ok(Ok(request)) => request,
+        Ok(Err(Malformed::Unreadable { uid, why })) => {
+            return decided(shared, &unreadable(uid), &Verdict::malformed(&why), started);
         }
-        Err(Malformed::Unreadable { uid, why }) => (unreadable(uid), Verdict::malformed(&why)),
-        Err(malformed) => {
+        Ok(Err(malformed)) => {
             let status = StatusCode::BAD_REQUEST;
             return undecided(
                 shared,
@@ -222,10 +221,45 @@ fn answer(shared: &Shared, body: &[u8], started: Instant) -> Response {
                 &malformed.to_string(),
             );
         }
+        Err(error) => return crashed(shared, &error.to_string()),
     };
+    let place = match shared.processors.place(&request.namespace) {
+        Ok(place) => place,
+        Err(full) => {
+            let status = StatusCode::TOO_MANY_REQUESTS;
+            return undecided(shared, Undecided::Overloaded, status, &full.to_string());
+        }
+    };
+    let Some(processor) = place.processor().await else {
+        return crashed(shared, "the server is closing");
+    };
+    let judge = Arc::clone(shared);
+    // The rest is for the answer.
+    let until = started + deadline * 3 / 4;
+    let judging = tokio::task::spawn_blocking(move || {
+        // It goes on to its end even when nobody waits any more.
+        let _processor = processor;
+        match judge
+            .admission
+            .decide(&request, judge.in_force.as_ref(), until)
+        {
+            Ok(verdict) => decided(&judge, &request, &verdict, started),
+            Err(late) => {
+                let status = StatusCode::GATEWAY_TIMEOUT;
+                undecided(&judge, Undecided::Deadline, status, &late.to_string())
+            }
+        }
+    });
+    match judging.await {
+        Ok(response) => response,
+        Err(error) => crashed(shared, &error.to_string()),
+    }
+}
+
+fn decided(shared: &Shared, request: &Request, verdict: &Verdict, started: Instant) -> Response {
     let elapsed = started.elapsed();
-    shared.metrics.decided(&request, &verdict, elapsed);
-    record(&request, &verdict, elapsed);
+    shared.metrics.decided(request, verdict, elapsed);
+    record(request, verdict, elapsed);
     let body = verdict.answer.to_json(&request.uid);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),

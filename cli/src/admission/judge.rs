@@ -1,8 +1,9 @@
 //! The cases of PolicyTests, run as the authorization service would decide them.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use portcullis_admission::judge::{CaseOutcome, Judge};
+use portcullis_admission::judge::{CaseName, CaseOutcome, Judge, Ran};
 use portcullis_authz::policy_test;
 use portcullis_policy::snapshot::Snapshot;
 
@@ -11,17 +12,32 @@ use portcullis_policy::snapshot::Snapshot;
 pub struct Cases;
 
 impl Judge for Cases {
-    fn cases(&self, snapshot: &Arc<Snapshot>, namespaces: Option<&[&str]>) -> Vec<CaseOutcome> {
-        let tests = snapshot.policies().tests();
-        let wanted = tests.filter(|test| {
-            namespaces.is_none_or(|names| names.contains(&test.meta.namespace.as_str()))
-        });
-        wanted
-            .flat_map(|test| {
-                let outcomes = policy_test::run(snapshot, test).into_iter();
-                outcomes.map(|outcome| CaseOutcome {
-                    namespace: test.meta.namespace.clone(),
-                    test: test.meta.name.clone(),
+    fn cases(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        wanted: &dyn Fn(CaseName<'_>) -> bool,
+        until: Instant,
+    ) -> Ran {
+        let mut ran = Ran::default();
+        for test in snapshot.policies().tests() {
+            let meta = &test.meta;
+            for case in &test.cases {
+                let name = CaseName {
+                    namespace: &meta.namespace,
+                    test: &meta.name,
+                    case: &case.name,
+                };
+                if !wanted(name) {
+                    continue;
+                }
+                if Instant::now() >= until {
+                    ran.left += 1;
+                    continue;
+                }
+                let outcome = policy_test::run_case(snapshot, test, case);
+                ran.outcomes.push(CaseOutcome {
+                    namespace: meta.namespace.clone(),
+                    test: meta.name.clone(),
                     case: outcome.name,
                     wanted: outcome.wanted.to_string(),
                     got: match outcome.got {
@@ -29,8 +45,9 @@ impl Judge for Cases {
                         Err(why) => why,
                     },
                     holds: outcome.holds,
-                })
-            })
-            .collect()
+                });
+            }
+        }
+        ran
     }
 }

@@ -13,7 +13,7 @@ use portcullis_admission::enforcement::Enforcement;
 use portcullis_admission::judge::NoFlows;
 use portcullis_admission::serve::{self, From, Options, Running};
 use portcullis_admission::server::{self, Limits};
-use portcullis_admission::{certificate, webhook};
+use portcullis_admission::{certificate, decide, webhook};
 use portcullis_wire::kube::{Cluster, client};
 
 use super::args::ServeArgs;
@@ -132,6 +132,7 @@ fn options(
             name.unwrap_or(webhook::CONFIGURATION).to_owned()
         }),
         source,
+        cases: admission.cases.unwrap_or(decide::CASES),
     })
 }
 

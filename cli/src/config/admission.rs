@@ -49,6 +49,8 @@ pub struct AdmissionConfig {
     pub reviews: Option<usize>,
     /// `limits.connections`.
     pub connections: Option<usize>,
+    /// `limits.cases`.
+    pub cases: Option<usize>,
     /// `limits.deadline`.
     pub deadline: Option<Duration>,
     /// `limits.drain_delay`.
@@ -174,6 +176,7 @@ fn limits(reader: &mut Reader, node: &Node, config: &mut AdmissionConfig) {
             "body_bytes" => config.body_bytes = reader.bytes(node),
             "reviews" => config.reviews = reader.count(node),
             "connections" => config.connections = reader.count(node),
+            "cases" => config.cases = reader.count(node),
             "deadline" => config.deadline = reader.duration(node),
             "drain_delay" => config.drain_delay = reader.duration(node),
             "drain" => config.drain = reader.duration(node),

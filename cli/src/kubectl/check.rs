@@ -9,7 +9,8 @@ use std::sync::Arc;
 use portcullis_authz::policy_test;
 use portcullis_policy::compile::Documents;
 use portcullis_policy::diagnostic::{Diagnostic, code};
-use portcullis_policy::resource::{self, CaseOutcome};
+use portcullis_policy::live::{Change, ObjectKey, PolicyKind};
+use portcullis_policy::resource::{self, CaseOutcome, PolicyTest};
 use portcullis_policy::snapshot::Snapshot;
 
 use self::objects::Objects;
@@ -41,7 +42,8 @@ pub async fn run(args: &CheckArgs, cluster: &ClusterArgs, output: Output) -> any
         live.knows(namespace).await?;
     }
     let objects = Objects::of(&documents.base, &live.namespace);
-    let proposed = live.store.lock().propose(&objects.changes());
+    let changes = objects.changes();
+    let proposed = live.store.lock().propose(&changes);
     let (found, after) = match proposed {
         Ok(proposal) => (proposal.diagnostics, Some(proposal.snapshot)),
         Err(found) => (found, None),
@@ -49,6 +51,14 @@ pub async fn run(args: &CheckArgs, cluster: &ClusterArgs, output: Output) -> any
     let mut found: Vec<Diagnostic> = found.into_iter().map(|d| objects.place(d)).collect();
     if let Some(after) = &after {
         let broken = broken(&live.snapshot, after);
+        for (key, case) in refused_on_the_way(&live, &changes) {
+            if !broken.iter().any(|known| is_same(known, &case)) {
+                found.extend(
+                    case.diagnostic()
+                        .map(|d| objects.place(d.with_hint(order(&key)))),
+                );
+            }
+        }
         found.extend(
             broken
                 .iter()
@@ -87,6 +97,56 @@ fn broken(before: &Arc<Snapshot>, after: &Arc<Snapshot>) -> Vec<CaseOutcome> {
     failing
         .filter(|case| !failed_before.contains(&(case.test.clone(), case.name.clone())))
         .collect()
+}
+
+fn is_same(one: &CaseOutcome, other: &CaseOutcome) -> bool {
+    (&one.test, &one.name) == (&other.test, &other.name)
+}
+
+fn order(key: &ObjectKey) -> String {
+    format!(
+        "all together they hold, one after the other the webhook refuses {}: apply the PolicyTest first",
+        key.resource()
+    )
+}
+
+/// Cases that a policy breaks when the objects are applied one by one, which whatever follows mends: the webhook judges
+/// each as it comes.
+fn refused_on_the_way(live: &Live, changes: &[Change]) -> Vec<(ObjectKey, CaseOutcome)> {
+    let mut before = Arc::clone(&live.snapshot);
+    let mut refused = Vec::new();
+    for (number, change) in changes.iter().enumerate() {
+        let so_far = changes.get(..=number).unwrap_or(changes);
+        // What is wrong in itself is told anyway.
+        let Ok(proposal) = live.store.lock().propose(so_far) else {
+            break;
+        };
+        let after = proposal.snapshot;
+        if let Change::Apply { key, .. } = change
+            && let Some(kind) = key.policy_kind()
+            && kind != PolicyKind::PolicyTest
+        {
+            let root = &before.mesh().root_namespace;
+            let binds = |test: &PolicyTest| {
+                [key.namespace.as_ref(), root.as_str()].contains(&test.meta.namespace.as_str())
+            };
+            let run = |snapshot: &Arc<Snapshot>| -> Vec<CaseOutcome> {
+                let tests = snapshot.policies().tests().filter(|test| binds(test));
+                tests
+                    .flat_map(|test| policy_test::run(snapshot, test))
+                    .collect()
+            };
+            let failing: Vec<_> = run(&after).into_iter().filter(|case| !case.holds).collect();
+            if !failing.is_empty() {
+                let held = run(&before);
+                let held = |case: &CaseOutcome| held.iter().any(|c| c.holds && is_same(c, case));
+                let broken = failing.into_iter().filter(held);
+                refused.extend(broken.map(|case| (key.clone(), case)));
+            }
+        }
+        before = after;
+    }
+    refused
 }
 
 fn finish(

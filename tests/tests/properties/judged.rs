@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use portcullis_admission::break_glass::BreakGlass;
 use portcullis_admission::decide::Admission;
@@ -94,7 +95,8 @@ fn verdict(object: &Value, before: Option<&Value>) -> Verdict {
         },
     });
     let request = review::parse(review.to_string().as_bytes()).unwrap();
-    admission.decide(&request, &held)
+    let until = Instant::now() + Duration::from_secs(60);
+    admission.decide(&request, &held, until).unwrap()
 }
 
 /// Notes that the webhook does not pass on.

@@ -203,6 +203,12 @@ pub const KEYS: &[Key] = &[
         "Most open connections; one more is closed",
     ),
     key(
+        "admission.limits.cases",
+        "number",
+        "`1000`",
+        "Most cases of the PolicyTests in a namespace; a PolicyTest that brings more is refused",
+    ),
+    key(
         "admission.limits.deadline",
         "duration",
         "`4s`",

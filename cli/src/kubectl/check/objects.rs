@@ -21,12 +21,19 @@ struct Object {
 }
 
 /// The objects of files that the engine reads.
-pub struct Objects(BTreeMap<Arc<str>, Object>);
+pub struct Objects {
+    by_file: BTreeMap<Arc<str>, Object>,
+    /// As they stand in the files.
+    order: Vec<Arc<str>>,
+}
 
 impl Objects {
     /// The objects of `sources`; those that name no namespace are of `namespace`, as kubectl has it.
     pub fn of(sources: &[SourceText], namespace: &str) -> Self {
-        let mut objects = Self(BTreeMap::new());
+        let mut objects = Self {
+            by_file: BTreeMap::new(),
+            order: Vec::new(),
+        };
         for source in sources {
             // What cannot be parsed was told before.
             for document in document::parse(source).unwrap_or_default() {
@@ -95,17 +102,20 @@ impl Objects {
             file: Arc::clone(file),
             node: document,
         };
-        self.0.insert(key.file(), object);
+        if self.by_file.insert(key.file(), object).is_none() {
+            self.order.push(key.file());
+        }
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_file.len()
     }
 
-    /// As they would be applied.
+    /// As they would be applied, in that order.
     pub fn changes(&self) -> Vec<Change> {
-        let changes = self.0.values().map(|object| Change::Apply {
+        let objects = self.order.iter().filter_map(|file| self.by_file.get(file));
+        let changes = objects.map(|object| Change::Apply {
             key: object.key.clone(),
             text: object.text.clone(),
         });
@@ -114,7 +124,7 @@ impl Objects {
 
     /// The diagnostic at the line of the file, where it is about an object of one.
     pub fn place(&self, mut diagnostic: Diagnostic) -> Diagnostic {
-        if let Some(object) = self.0.get(&diagnostic.location.file) {
+        if let Some(object) = self.by_file.get(&diagnostic.location.file) {
             let mark = locate(
                 &object.node,
                 diagnostic.field.as_deref().unwrap_or_default(),
@@ -190,7 +200,7 @@ items:
     #[test]
     fn a_field_is_found_by_its_path() {
         let objects = objects();
-        let object = objects.0.values().next().unwrap();
+        let object = objects.by_file.values().next().unwrap();
         for (path, line, column) in [
             ("", 4, 3),
             ("spec.rules[0].to[0].operation.methods[1]", 12, 36),
