@@ -235,6 +235,10 @@ fn checks(plugin: &Plugin, policy: &Value, test: &Value) {
             .unwrap()
             .remove("namespace");
     }
-    let (code, out, err) = check(&[closed, other], &[]);
+    let (code, out, err) = check(&[other.clone(), closed.clone()], &[]);
     assert_eq!(code, 0, "{out}{err}");
+    // In this order the webhook would refuse the first of them.
+    let (code, out, _) = check(&[closed, other], &[]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("apply the PolicyTest first"), "{out}");
 }

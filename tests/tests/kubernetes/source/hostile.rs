@@ -34,7 +34,7 @@ fn complaint(followed: &Followed, name: &str) -> String {
     let store = store.lock();
     let found = store.outcomes().find(|(known, _)| **known == key(name));
     match found {
-        Some((_, Outcome::Closed { diagnostics } | Outcome::LastGood { diagnostics })) => {
+        Some((_, Outcome::LeftOut { diagnostics } | Outcome::LastGood { diagnostics })) => {
             diagnostics.iter().map(|d| d.message.clone()).collect()
         }
         _ => String::new(),
