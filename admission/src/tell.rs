@@ -125,7 +125,7 @@ pub fn refusal(subject: &str, errors: &[&Diagnostic], flips: Option<&Flips>) -> 
     text
 }
 
-/// The same for programs: the first [`CAUSES`] of what refuses.
+/// The same for programs: the first `CAUSES` of what refuses.
 #[must_use]
 pub fn causes(errors: &[&Diagnostic], flips: Option<&Flips>) -> Vec<DetailCause> {
     let found = errors.iter().map(|error| {
