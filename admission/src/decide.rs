@@ -25,6 +25,9 @@ use crate::verdict::{Cause, Verdict};
 const NAMESPACE_CONTROLLER: &str = "system:serviceaccount:kube-system:namespace-controller";
 /// Most cases of the PolicyTests in a namespace unless told otherwise.
 pub const CASES: usize = 1000;
+/// What comes of an object that is let in with its errors: the opposite of what they may say of the policy alone.
+const NOT_TAKEN: &str = "the engine does not take this object as it is: its last good version stays in force, and where there is none, what it \
+    selects is denied";
 /// Notes that say nothing to the author of a change.
 const QUIET: [&str; 3] = [
     code::PASSED_OVER.id,
@@ -291,6 +294,11 @@ impl Admission {
                 Level::Audit => {}
             }
         }
+        let unheard =
+            |d: &Diagnostic| d.is_error() && self.enforcement.of(d, holds.level) == Level::Warn;
+        if key.policy_kind() != Some(PolicyKind::PolicyTest) && diagnostics.iter().any(unheard) {
+            warnings.push(NOT_TAKEN.to_owned());
+        }
         let breaks = !flips.broken.is_empty() && holds.level == Level::Deny;
         let refuses = |d: &Diagnostic| self.enforcement.of(d, Level::Deny) == Level::Deny;
         let would_refuse = diagnostics.iter().any(refuses) || !flips.broken.is_empty();
@@ -300,10 +308,7 @@ impl Admission {
         if holds.level >= Level::Warn {
             let elsewhere = "the change breaks cases of other namespaces";
             warnings.extend(tell::cases(elsewhere, &flips.broken_elsewhere));
-            warnings.extend(tell::cases(
-                "cases that do not hold",
-                &flips.new_and_failing,
-            ));
+            warnings.extend(flips.new_and_failing.iter().map(tell::failing));
             if flips.not_run > 0 {
                 let left = flips.not_run;
                 warnings.push(format!(

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use portcullis_policy::diagnostic::Diagnostic;
+use portcullis_policy::diagnostic::{Diagnostic, code};
 use portcullis_policy::live::ObjectKey;
 
 use crate::cases::Flips;
@@ -156,6 +156,12 @@ pub fn case(case: &CaseOutcome) -> String {
         case.namespace, case.test, case.case, case.wanted, case.got
     );
     one_line(&text)
+}
+
+/// A case that comes with the change and does not hold.
+#[must_use]
+pub fn failing(failing: &CaseOutcome) -> String {
+    format!("{}: {}", code::CASE_FAILS.id, case(failing))
 }
 
 /// Several cases in one line, `what` in front.

@@ -185,6 +185,10 @@ fn a_namespace_loosens_and_an_error_is_heard_all_the_same() {
             verdict.answer.warnings[0].starts_with("PC0102: "),
             "{verdict:?}"
         );
+        assert!(
+            verdict.answer.warnings[1].contains("what it selects is denied"),
+            "{verdict:?}"
+        );
         assert_eq!(verdict.answer.audit_annotations["enforcement"], level);
     }
     // Looser than the floor, which the client is told.
