@@ -3,6 +3,7 @@
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use portcullis_admission::break_glass::BreakGlass;
@@ -28,7 +29,14 @@ static WORLD: LazyLock<(Admission, Held)> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     let (admission, held) = &*WORLD;
     let (uid, verdict) = match review::parse(bytes) {
-        Ok(request) => (request.uid.clone(), admission.decide(&request, held)),
+        Ok(request) => {
+            let until = Instant::now() + Duration::from_secs(60);
+            // There are no cases, so there is time for all of them.
+            let Ok(verdict) = admission.decide(&request, held, until) else {
+                panic!("no verdict");
+            };
+            (request.uid.clone(), verdict)
+        }
         Err(Malformed::Unreadable { uid, why }) => (uid, Verdict::malformed(&why)),
         Err(_) => return,
     };
