@@ -6,6 +6,7 @@
 //! ```
 
 mod answer;
+mod body;
 mod fair;
 mod idle;
 mod management;

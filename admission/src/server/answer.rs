@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Bytes, to_bytes};
 use axum::extract::{Request as HttpRequest, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +13,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTE
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
 
+use super::body::{Bodies, Held, Unread};
 use super::fair::Fair;
 use super::idle::Activity;
 use super::{Limits, Readiness};
@@ -35,6 +35,7 @@ pub struct Shared {
     processors: Arc<Fair>,
     /// Reading takes one for a moment.
     readers: Arc<Semaphore>,
+    bodies: Bodies,
     open: AtomicUsize,
     pub(super) stopping: AtomicBool,
 }
@@ -56,6 +57,7 @@ impl Shared {
             limits,
             processors: Fair::new(processors),
             readers: Arc::new(Semaphore::new(processors)),
+            bodies: Bodies::new(limits.body_bytes),
             open: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
         }
@@ -130,14 +132,16 @@ async fn validate(State(shared): State<Arc<Shared>>, request: HttpRequest) -> Re
         }
     };
     let deadline = deadline(request.uri().query(), shared.limits.deadline);
-    let body = to_bytes(request.into_body(), shared.limits.body_bytes);
+    let body = shared.bodies.read(request.into_body());
     let body = match tokio::time::timeout(deadline, body).await {
         Ok(Ok(body)) => body,
-        Ok(Err(error)) => {
-            let error = error.into_inner();
-            if error.is::<http_body_util::LengthLimitError>() {
-                return too_large(&shared);
-            }
+        Ok(Err(Unread::TooLong)) => return too_large(&shared),
+        Ok(Err(Unread::NoRoom)) => {
+            let why = "too many long reviews at once";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return undecided(&shared, Undecided::Overloaded, status, why);
+        }
+        Ok(Err(Unread::Broken(error))) => {
             let why = format!("the body ends early: {error}");
             return undecided(
                 &shared,
@@ -191,10 +195,12 @@ impl Drop for Open {
 
 async fn judged(
     shared: &Arc<Shared>,
-    body: Bytes,
+    body: Held,
     started: Instant,
     deadline: Duration,
 ) -> Response {
+    // What is read from the body lives as long as its verdict takes.
+    let Held { bytes, room: _room } = body;
     if !shared.readiness.is_synced() {
         let why = "the policies in force are not known yet";
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -205,7 +211,7 @@ async fn judged(
     };
     let reading = tokio::task::spawn_blocking(move || {
         let _reader = reader;
-        review::parse(&body)
+        review::parse(&bytes)
     });
     let request = match reading.await {
         Ok(Ok(request)) => request,
